@@ -1,0 +1,1 @@
+"""One module for each group of `headrace` commands; `infra.cli` loads them by name when called."""

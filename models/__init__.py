@@ -1,0 +1,1 @@
+"""Train and score: the contract, data sets, networks, export, and scorers."""

@@ -1,0 +1,1 @@
+"""What travels: Avro schemas, topics, records, the codec, and compatibility."""

@@ -1,0 +1,1 @@
+"""The data path: from a click to a recommendation, batch by batch."""
