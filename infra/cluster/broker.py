@@ -1,0 +1,181 @@
+"""One broker: format its folder, start its process, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from infra.cluster.layout import Layout, write_configs
+from infra.cluster.state import ProcessRecord
+from schemas.errors import ClusterError
+
+FORMAT_TIMEOUT_S: Final = 120.0
+# A clean stop takes half a second; a broker that syncs much data on a busy disk takes longer.
+STOP_TIMEOUT_S: Final = 30.0
+KILL_TIMEOUT_S: Final = 10.0
+PROBE_TIMEOUT_S: Final = 0.5
+
+# The serial collector and the first compiler alone start a broker in half the time and the
+# memory; a laptop's broker never runs hot long enough to miss the second compiler.
+JVM_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
+HEAP_MIN_MB: Final = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What starts a Kafka class: the java binary, its major version, the classpath, the heap."""
+
+    java: Path
+    java_version: int
+    classpath: tuple[Path, ...]
+    heap_mb: int
+
+    def environment(self) -> dict[str, str]:
+        """The environment: the classpath goes in here, since as an argument it fills the process list."""
+        hidden = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "KAFKA_OPTS")
+        kept = {name: value for name, value in os.environ.items() if name not in hidden}
+        return kept | {"CLASSPATH": os.pathsep.join(str(path) for path in self.classpath)}
+
+    def command(self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()) -> list[str]:
+        """The command line that runs the class `main`."""
+        quiet = ["--enable-native-access=ALL-UNNAMED"] if self.java_version >= 22 else []
+        quiet += ["--sun-misc-unsafe-memory-access=allow"] if self.java_version >= 24 else []
+        heap = [f"-Xms{min(HEAP_MIN_MB, self.heap_mb)}m", f"-Xmx{self.heap_mb}m"]
+        return [str(self.java), *heap, *JVM_FLAGS, *quiet, *properties, main, *arguments]
+
+
+def format_folder(place: Layout, index: int, cluster_id: str, runtime: Runtime) -> None:
+    """Format the data folder of a broker, or check that it is formatted for this region.
+
+    The folder appears only when it is complete, so an interrupted format leaves nothing behind
+    that looks like data. Raises `ClusterError` for a folder that is damaged or another's.
+    """
+    data = place.data(index)
+    if data.exists():
+        check_folder(data, index, cluster_id)
+        return
+    partial = data.with_name("data.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    config = write_configs(place, index, data=partial)
+    command = runtime.command("kafka.tools.StorageTool", ["format", "-t", cluster_id, "-c", str(config)], _logging(place, index))
+    try:
+        done = subprocess.run(
+            command, env=runtime.environment(), capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            raise ClusterError(f"Kafka could not format {partial}: {_last_line(done.stdout + done.stderr)}")
+        check_folder(partial, index, cluster_id)
+        partial.rename(data)
+    except OSError as error:
+        raise ClusterError(f"cannot format {partial}: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"formatting {partial} took more than {FORMAT_TIMEOUT_S:.0f} s: the machine is overloaded; try again") from None
+    finally:
+        config.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(data: Path, index: int, cluster_id: str) -> None:
+    """Raise `ClusterError` unless `data` is completely formatted for this broker of this cluster."""
+    advice = "its data cannot be used: `headrace down --wipe` removes it, and `headrace up` starts afresh"
+    try:
+        text = (data / "meta.properties").read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{data} is half formatted (meta.properties: {_cause(error)}); {advice}") from None
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    lacking = sorted({"cluster.id", "directory.id", "node.id", "version"} - found.keys())
+    if lacking:
+        raise ClusterError(f"{data} is half formatted (meta.properties lacks {', '.join(lacking)}); {advice}")
+    expected = {"cluster.id": cluster_id, "node.id": str(index + 1)}
+    for name, value in expected.items():
+        if found[name] != value:
+            raise ClusterError(f"{data} belongs to another broker ({name} is {found[name]}, and {value} was expected); {advice}")
+
+
+def mark(place: Layout, index: int) -> str:
+    """The argument by which a broker's process is known to be this one."""
+    return f"-Dheadrace.broker={place.broker_folder(index)}"
+
+
+def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subprocess.Popen[bytes], ProcessRecord]:
+    """Start a broker's process in a session of its own, so that Ctrl-C in a terminal does not reach it."""
+    config = write_configs(place, index)
+    command = runtime.command("kafka.Kafka", [str(config)], [mark(place, index), *_logging(place, index)])
+    try:
+        # What the JVM itself prints (a crash, no memory) belongs into the same log.
+        with place.log(index).open("ab") as log:
+            child = subprocess.Popen(
+                command, env=runtime.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=place.broker_folder(index)
+            )
+    except OSError as error:
+        raise ClusterError(f"broker {index} of {place.region} could not be started: {error}") from None
+    try:
+        started_at = psutil.Process(child.pid).create_time()
+    except psutil.NoSuchProcess:
+        started_at = 0.0
+    return child, ProcessRecord(child.pid, started_at, mark(place, index))
+
+
+def stop_processes(processes: Sequence[psutil.Process], timeout_s: float = STOP_TIMEOUT_S) -> list[int]:
+    """Stop processes: SIGTERM to all, and SIGKILL to those that live on after `timeout_s`.
+
+    Returns the pids that had to be killed. psutil refuses to signal a pid that was recycled.
+    """
+    for process in processes:
+        _signal(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    for process in alive:
+        _signal(process.kill)
+    _, immortal = psutil.wait_procs(alive, timeout=KILL_TIMEOUT_S)
+    if immortal:
+        raise ClusterError(f"processes {', '.join(str(p.pid) for p in immortal)} did not end even by SIGKILL: is their disk hanging?")
+    return [process.pid for process in alive]
+
+
+def answers(port: int) -> bool:
+    """Whether something on this machine accepts connections on `port`."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def last_error(log: Path, since: int = 0) -> str:
+    """The line of a broker's log that best tells why it ended: the last ERROR or FATAL, or the last."""
+    try:
+        with log.open("rb") as file:
+            file.seek(since)
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "its log cannot be read"
+    errors = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
+    return (errors or lines or ["its log is empty"])[-1].strip()[:400]
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        send()
+
+
+def _logging(place: Layout, index: int) -> list[str]:
+    return [f"-Dlog4j2.configurationFile=file:{place.log_config(index)}", f"-Dheadrace.log={place.log(index)}"]
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1][:400] if lines else "it said nothing"
+
+
+def _cause(error: Exception) -> str:
+    return "missing" if isinstance(error, FileNotFoundError) else str(error)
