@@ -1,0 +1,1 @@
+"""Where clicks come from when no shop sends them: files that are replayed, and simulated shoppers."""

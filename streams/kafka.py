@@ -1,0 +1,79 @@
+"""Configurations of the Kafka clients, in one place: the same care for every one of them.
+
+Names are librdkafka's. `murmur2_random` is the partitioner of the Java clients, so that every
+producer of clicks puts a shopper into the same partition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streams.settings import Settings
+
+PARTITIONER: Final = "murmur2_random"
+# Dead letters carry whole poisoned records.
+MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+def client_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
+    """What every client has: addresses, security, and time-outs that survive a broker's death."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": bootstrap,
+        "security.protocol": settings.kafka_security,
+        # A broker that died without closing its connections is given up after 3 s, and asked
+        # again at least every second.
+        "socket.timeout.ms": 3000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "socket.nagle.disable": True,
+        "topic.metadata.refresh.interval.ms": 5000,
+        "log_level": 4,
+    }
+    if settings.kafka_security.startswith("SASL"):
+        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
+        config["sasl.username"] = settings.kafka_username
+        config["sasl.password"] = settings.kafka_password.get_secret_value()
+    if settings.kafka_ca_file is not None:
+        config["ssl.ca.location"] = str(settings.kafka_ca_file)
+    return config
+
+
+def worker_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
+    """The worker's producer: idempotent, acknowledged by all replicas, given up before its session.
+
+    A record that is still queued when the group session has run out must never be sent: by then
+    another worker may own the partition, and a late changelog record would hide its newer one.
+    """
+    return client_config(settings, bootstrap) | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": PARTITIONER,
+        "message.max.bytes": MESSAGE_BYTES_MAX,
+        "message.timeout.ms": int(1000 * (settings.session_timeout_s - 1)),
+        "linger.ms": 1,
+        "queue.buffering.max.messages": 200_000,
+        "batch.num.messages": 10_000,
+        "delivery.report.only.error": True,
+        "compression.type": "none",
+    }
+
+
+def fetch_consumer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
+    """A consumer that is told its partitions and never commits by itself."""
+    return client_config(settings, bootstrap) | {
+        # Required by the client; assignment and commits are Faust's.
+        "group.id": f"{settings.group}-fetch",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": False,
+        "fetch.wait.max.ms": 500,
+        "fetch.min.bytes": 1,
+        # The queue is drained batch by batch; more than a few batches ahead only costs memory.
+        "queued.min.messages": 4 * settings.batch_max,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.queue.backoff.ms": 2,
+        "fetch.message.max.bytes": MESSAGE_BYTES_MAX,
+        "allow.auto.create.topics": False,
+        "isolation.level": "read_committed",
+    }

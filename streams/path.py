@@ -1,0 +1,208 @@
+"""The data path of one worker: fetch, hop, emit, commit, and what a rebalance asks of them.
+
+It knows nothing of Faust: the group's side (who owns what, how to commit) is passed in. All
+methods but `deliver` run on the event loop.
+
+Offsets are committed after the effects: positions advance when a batch has been handed to the
+producer, and a commit first waits until the producer's queue is empty, that is, until everything
+behind those positions is acknowledged by all replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+
+from schemas.errors import DeliveryError, FencedError, KafkaError
+from streams.emit import Emitter
+from streams.fetch import Batch, Fetcher
+from streams.hop import Effects, Hop
+from streams.metrics import WorkerMetrics
+
+Offsets = dict[tuple[str, int], int]
+Commit = Callable[[Offsets], Awaitable[bool]]
+
+# One wait for acknowledgements; the loop breathes in between.
+FLUSH_SLICE_S: Final = 0.02
+FLUSH_TIMEOUT_S: Final = 30.0
+KAFKA_TIMEOUT_S: Final = 10.0
+# A batch must be through in this share of the group session, or it may not write: by the
+# session's end another worker may own its partitions.
+FENCE_SHARE: Final = 0.8
+
+
+class DataPath:
+    """Moves batches; `changelog` is the topic that the windows are kept in."""
+
+    def __init__(
+        self,
+        hop: Hop,
+        emitter: Emitter,
+        fetcher: Fetcher,
+        metrics: WorkerMetrics,
+        changelog: str,
+        session_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hop = hop
+        self.fetcher = fetcher
+        self.metrics = metrics
+        self.owned: set[int] = set()
+        self.positions: Offsets = {}
+        # Where each owned partition's next record is; None: the beginning.
+        self.wanted: dict[tuple[str, int], int | None] = {}
+        self.progressed_at = clock()
+        self.processed_count = 0
+        self.serving = False
+        self._emitter = emitter
+        self._changelog = changelog
+        self._fence_s = FENCE_SHARE * session_timeout_s
+        self._clock = clock
+        self._epoch = 0
+        self._committed: Offsets = {}
+        self._complete_to: dict[int, int] = {}
+        self._lock = asyncio.Lock()
+
+    # -- batches
+
+    async def handle(self, batch: Batch) -> None:
+        """Process one batch. Raises whatever must end the worker; the batch is then redelivered."""
+        async with self._lock:
+            try:
+                if batch.epoch == self._epoch:
+                    self._process(batch)
+            finally:
+                self.fetcher.release()
+
+    def _process(self, batch: Batch) -> None:
+        started = self._clock()
+        effects = self.hop.process(batch.records)
+        now = self._clock()
+        if now - batch.fetched_at > self._fence_s:
+            raise FencedError(
+                f"a batch took {now - batch.fetched_at:.1f} s, too close to the group session's end: "
+                "its partitions may belong to another worker by now, so nothing of it is written"
+            )
+        self._emitter.emit(effects)
+        positions: Offsets = {}
+        for record in batch.records:
+            positions[record.topic() or "", record.partition() or 0] = (record.offset() or 0) + 1
+        self.positions.update(positions)
+        self.wanted.update(positions)
+        self.progressed_at = now
+        self.processed_count += len(batch.records)
+        self._measure(batch, effects, started)
+
+    def _measure(self, batch: Batch, effects: Effects, started: float) -> None:
+        metrics = self.metrics
+        metrics.clicks.inc(effects.clicks_count)
+        for tier, count in effects.answered_by_tier.items():
+            metrics.answered(tier, count)
+        for rejection in effects.rejections:
+            metrics.rejected(rejection.reason)
+        for recommender, _ in effects.failures:
+            metrics.failed(recommender.label)
+        metrics.batch_size.observe(len(batch.records))
+        metrics.batch_seconds.observe(self._clock() - started)
+        _, produced_ms = batch.records[0].timestamp()
+        metrics.click_age.observe(max(0.0, time.time() - produced_ms / 1000))
+
+    # -- commits
+
+    async def commit(self, commit: Commit) -> bool:
+        """Wait for all acknowledgements, then commit what was processed; True when it holds."""
+        async with self._lock:
+            return await self._settle_and_commit(commit, only_news=True)
+
+    async def _settle_and_commit(self, commit: Commit, only_news: bool) -> bool:
+        offsets = dict(self.positions)
+        if only_news and offsets == self._committed:
+            self._emitter.check()
+            return True
+        await self._settle()
+        if not offsets:
+            return True
+        if not await commit(offsets):
+            return False
+        self._committed = offsets
+        self.metrics.commits.inc()
+        return True
+
+    async def _settle(self) -> None:
+        deadline = self._clock() + FLUSH_TIMEOUT_S
+        while not self._emitter.flush(FLUSH_SLICE_S):
+            if self._clock() > deadline:
+                raise DeliveryError(f"Kafka did not acknowledge all records within {FLUSH_TIMEOUT_S:.0f} s")
+            await asyncio.sleep(0)
+
+    # -- rebalances
+
+    async def revoke(self, commit: Commit) -> None:
+        """Give up all partitions: finish the batch in hand, commit, remember how far the state is.
+
+        Should the commit fail, the group has gone on without this worker; another may have
+        written since, so nothing in memory can be trusted and all of it is forgotten.
+        """
+        async with self._lock:
+            self._epoch += 1
+            self.serving = False
+            self.wanted = {}
+            await self._call(self.fetcher.unassign)
+            await self._settle()
+            partitions = sorted(self.owned)
+            ends = await self._call(
+                lambda: self.fetcher.highwaters(self._changelog, partitions, KAFKA_TIMEOUT_S)
+            )
+            if await self._settle_and_commit(commit, only_news=False):
+                self._complete_to = ends
+            else:
+                self._forget(partitions)
+            self.positions = {}
+            self._committed = {}
+
+    async def restore(self, partitions: Iterable[int]) -> int:
+        """Own these partitions: drop others, read what their changelogs have and memory lacks."""
+        wanted = set(partitions)
+        windows = self.hop.windows
+        self._forget(self.owned - wanted)
+        starts = {p: self._complete_to.get(p) if p in windows.partitions else None for p in wanted}
+        started = self._clock()
+        count: int = await self._call(
+            lambda: self.fetcher.restore(self._changelog, starts, windows, KAFKA_TIMEOUT_S)
+        )
+        windows.recount()
+        self.owned = wanted
+        self.metrics.restored.inc(count)
+        self.metrics.restore_seconds.set(self._clock() - started)
+        self.metrics.partitions.set(len(wanted))
+        self.metrics.users.set(windows.users_count)
+        return count
+
+    async def start(self, offsets: Mapping[tuple[str, int], int | None]) -> None:
+        """Fetch from the committed offsets; None: from the beginning."""
+        self._epoch += 1
+        epoch = self._epoch
+        self.progressed_at = self._clock()
+        self.wanted = dict(offsets)
+        await self._call(lambda: self.fetcher.assign(offsets, epoch))
+        self.serving = True
+
+    async def finish(self, commit: Commit) -> None:
+        """Clean stop: finish the batch in hand, flush, commit, fetch no more."""
+        async with self._lock:
+            self._epoch += 1
+            self.serving = False
+            await self._call(self.fetcher.unassign)
+            if not await self._settle_and_commit(commit, only_news=True):
+                raise KafkaError("the last commit failed: some clicks will be answered again")
+
+    def _forget(self, partitions: Iterable[int]) -> None:
+        gone = list(partitions)
+        self.hop.windows.drop(gone)
+        for partition in gone:
+            self._complete_to.pop(partition, None)
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.wrap_future(self.fetcher.call(function))
