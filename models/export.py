@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.contract import CONTRACT
 from models.dataset import Clicks, cut_queries, make_sequences
-from models.folder import HISTORY_MAX, K_MAX, Features, Manifest, Parity, Training, write_folder
+from models.folder import FIRST_ITEM, HISTORY_MAX, K_MAX, Features, Manifest, Parity, Training, write_folder
 from models.graph import build_graph
 from models.network import Encoder
 from models.scorer import SEVERITY_ERROR
@@ -84,6 +84,7 @@ def check_parity(graph: bytes, encoder: Encoder, rows: NDArray[np.int64]) -> Par
     indices, scores = session.run(["top_indices", "top_scores"], {"items": rows})
     with torch.inference_mode():
         wanted_scores, wanted = encoder.score_rows(torch.from_numpy(rows)).topk(indices.shape[1])
+    wanted = wanted - FIRST_ITEM
     expected = wanted_scores.numpy()
     finite = np.isfinite(expected)
     if not np.array_equal(finite, np.isfinite(scores)):

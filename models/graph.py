@@ -51,7 +51,8 @@ def build_graph(encoder: Encoder) -> bytes:
     graph = _Graph()
     # Placeholders score -inf for ever, so that TopK needs no further mask for them.
     table = graph.weight("table", weights["embedding.weight"])
-    bias = np.concatenate([np.full(FIRST_ITEM, -np.inf, np.float32), weights["item_bias"]])
+    bias = weights["item_bias"].copy()
+    bias[:FIRST_ITEM] = -np.inf
     recent = graph.add("Slice", "items", graph.ints(-shape.window), graph.ints(2**31), graph.ints(1))
     padded = graph.add("Less", recent, graph.weight("first_item", np.array(FIRST_ITEM, np.int64)))
     # [batch, 1, 1, window], added to the attention's logits.

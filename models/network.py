@@ -94,7 +94,10 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.dropout = nn.Dropout(shape.dropout)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
-        self.item_bias = nn.Parameter(torch.zeros(shape.items))
+        # Placeholders are no items: they never score.
+        bias = torch.zeros(shape.items + FIRST_ITEM)
+        bias[:FIRST_ITEM] = MASKED
+        self.item_bias = nn.Parameter(bias)
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:
         """int64 [batch, length <= window] -> float32 [batch, length, dim]; causal."""
@@ -105,13 +108,11 @@ class Encoder(nn.Module):  # type: ignore[misc]
         return self.norm(x)
 
     def score(self, vectors: torch.Tensor) -> torch.Tensor:
-        """float32 [rows, dim] -> float32 [rows, items], of every item of the vocabulary."""
-        return vectors @ self.embedding.weight[FIRST_ITEM:].T + self.item_bias
+        """float32 [rows, dim] -> float32 [rows, items + 2], by index; placeholders far below all."""
+        return vectors @ self.embedding.weight.T + self.item_bias
 
     def score_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """int64 [batch, history] -> float32 [batch, items], as served: the row's items at -inf."""
-        vectors = self(rows[:, -self.shape.window :])[:, -1]
-        scores = self.score(vectors)
-        withheld = torch.zeros(len(rows), self.shape.items + FIRST_ITEM, dtype=torch.bool)
-        withheld.scatter_(1, rows, True)
-        return scores.masked_fill(withheld[:, FIRST_ITEM:], float("-inf"))
+        """int64 [batch, history] -> float32 [batch, items + 2], as served: the row's items at -inf."""
+        scores = self.score(self(rows[:, -self.shape.window :])[:, -1])
+        scores[:, :FIRST_ITEM] = float("-inf")
+        return scores.scatter(1, rows, float("-inf"))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.dataset import Clicks, cut_queries, cut_windows, make_sequences, make_vocabulary, until
-from models.folder import FIRST_ITEM, HISTORY_MAX
+from models.folder import FIRST_ITEM, HISTORY_MAX, PADDING
 from models.network import MASKED, Encoder, Shape
 from schemas.errors import ModelError
 
@@ -28,6 +28,8 @@ TOP: Final = 20
 # Share of the optimiser's steps in which the learning rate rises.
 WARM_UP: Final = 0.05
 QUERIES_PER_CALL: Final = 1024
+# Batches that are sorted by length together.
+POOL_BATCHES: Final = 16
 
 # Called after each epoch with its phase ("hold-out" or "all clicks"), epochs done, epochs in all
 # and the epoch's mean loss in nats.
@@ -132,7 +134,7 @@ def measure(
         for begin in range(0, len(rows), QUERIES_PER_CALL):
             part = slice(begin, begin + QUERIES_PER_CALL)
             scores = encoder.score_rows(torch.from_numpy(rows[part]))
-            own = torch.from_numpy(targets[part] - FIRST_ITEM)[:, None]
+            own = torch.from_numpy(targets[part])[:, None]
             ranks[part] = (scores >= scores.gather(1, own)).sum(1).numpy()
     hits = ranks <= TOP
     return {
@@ -206,12 +208,14 @@ def _descend(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / (WARM_UP * steps + 1), 1 - step / (steps + 1))
     )
+    lengths = (windows[:, :-1] >= FIRST_ITEM).sum(1)
     mean = float("nan")
     encoder.train()
     for epoch in range(recipe.epochs):
         total, learned = 0.0, 0
-        for part in torch.randperm(len(windows)).split(recipe.batch_rows):
-            loss, count = _loss(encoder, windows[part], fresh[part], recipe)
+        for part in _batches(lengths, recipe.batch_rows):
+            width = int(lengths[part].max())
+            loss, count = _loss(encoder, windows[part, -width - 1 :], fresh[part, -width:], recipe)
             optimiser.zero_grad()
             (loss / count).backward()
             optimiser.step()
@@ -224,6 +228,16 @@ def _descend(
     return mean
 
 
+def _batches(lengths: torch.Tensor, batch_rows: int) -> list[torch.Tensor]:
+    """Row numbers in random batches, each of rows of similar length, so that little is padding.
+
+    Rows are sorted by length only within pools of several batches: the batches stay mixed.
+    """
+    pools = torch.randperm(len(lengths)).split(batch_rows * POOL_BATCHES)
+    batches = [part for pool in pools for part in pool[lengths[pool].argsort()].split(batch_rows)]
+    return [batches[number] for number in torch.randperm(len(batches)).tolist()]
+
+
 def _loss(
     encoder: Encoder, windows: torch.Tensor, fresh: torch.Tensor, recipe: Recipe
 ) -> tuple[torch.Tensor, int]:
@@ -231,17 +245,17 @@ def _loss(
     inputs, targets = windows[:, :-1], windows[:, 1:]
     row, position = fresh.nonzero(as_tuple=True)
     vectors = encoder(inputs)[row, position]
-    wanted = targets[row, position] - FIRST_ITEM
+    wanted = targets[row, position]
     items = encoder.shape.items
     if items <= recipe.negatives:
         # What the shopper has seen is no negative: serving withholds it.
-        seen = inputs[row].masked_fill(torch.arange(inputs.shape[1])[None, :] > position[:, None], 0)
-        withheld = torch.zeros(len(row), items + FIRST_ITEM, dtype=torch.bool).scatter_(1, seen, True)
-        scores = encoder.score(vectors).masked_fill(withheld[:, FIRST_ITEM:], MASKED)
+        later = torch.arange(inputs.shape[1])[None, :] > position[:, None]
+        seen = inputs[row].masked_fill(later, PADDING)
+        scores = encoder.score(vectors).scatter(1, seen, MASKED)
         return functional.cross_entropy(scores, wanted, reduction="sum"), len(row)
-    drawn = torch.randint(items, (recipe.negatives,))
-    own = (vectors * encoder.embedding(wanted + FIRST_ITEM)).sum(1) + encoder.item_bias[wanted]
-    others = vectors @ encoder.embedding(drawn + FIRST_ITEM).T + encoder.item_bias[drawn]
+    drawn = torch.randint(FIRST_ITEM, items + FIRST_ITEM, (recipe.negatives,))
+    own = (vectors * encoder.embedding(wanted)).sum(1) + encoder.item_bias[wanted]
+    others = vectors @ encoder.embedding(drawn).T + encoder.item_bias[drawn]
     others = others.masked_fill(drawn[None, :] == wanted[:, None], MASKED)
     scores = torch.cat([own[:, None], others], dim=1)
     return functional.cross_entropy(scores, torch.zeros_like(wanted), reduction="sum"), len(row)

@@ -26,7 +26,7 @@ POLL_TIMEOUT_S: Final = 0.1
 # Batches that may wait for the loop: one is being processed while the next gathers.
 BATCHES_AHEAD: Final = 2
 # Lingering aims at this many records a batch: enough to spread a pass's fixed cost.
-LINGER_RECORDS: Final = 16
+LINGER_RECORDS: Final = 8
 RESTORE_RECORDS: Final = 20_000
 RESTORE_SILENCE_MAX_S: Final = 30.0
 

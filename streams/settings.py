@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     worker_id: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Static group membership: one name per worker of a region, kept over restarts.")
     session_timeout_s: float = Field(10.0, ge=6.0, le=300.0, description="Group session: a worker silent for so long loses its partitions.")
     batch_max: int = Field(512, ge=1, le=10_000, description="Most clicks in one pass (one model call).")
-    linger_ms: float = Field(4.0, ge=0.0, le=1000.0, description="Longest wait to gather a batch, from its first click.")
+    linger_ms: float = Field(10.0, ge=0.0, le=1000.0, description="Longest wait to gather a batch, from its first click.")
     commit_interval_s: float = Field(1.0, ge=0.05, le=60.0, description="Time between offset commits.")
     stall_timeout_s: float = Field(30.0, ge=2.0, le=3600.0, description="The worker ends itself after so long with lag and no progress.")
     recommendations_max: int = Field(20, ge=1, le=100, description="Items in one recommendation.")

@@ -137,7 +137,7 @@ def create_topics(
     Raises `KafkaError` when the cluster does not answer, or refuses.
     """
     deadline = clock() + timeout_s
-    metadata = cluster_metadata(admin)
+    metadata = cluster_metadata(admin, settings.bootstrap)
     wanted = wanted_topics(settings, len(metadata.brokers))
     missing = [topic for topic in wanted if topic.name not in metadata.topics]
     created = _create(admin, missing, deadline, clock, sleep)
@@ -160,15 +160,19 @@ def create_topics(
     )
 
 
-def cluster_metadata(admin: Any, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+def cluster_metadata(admin: Any, where: str = "", timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
     """Brokers and topics as the cluster sees them. Raises `KafkaError` when it does not answer.
 
-    `admin`: any client; all topics are asked for, since asking for one may create it.
+    `admin`: any client; all topics are asked for, since asking for one may create it. `where`:
+    its address, for the message.
     """
     try:
         return admin.list_topics(timeout=timeout_s)
     except KafkaException as error:
-        raise KafkaError(f"Kafka does not answer within {timeout_s:.0f} s: {error.args[0].str()}") from None
+        raise KafkaError(
+            f"Kafka{' at ' + where if where else ''} does not answer within {timeout_s:.0f} s "
+            f"({error.args[0].str()}): check the address, or start a local region with `headrace up`"
+        ) from None
 
 
 def _create(

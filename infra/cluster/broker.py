@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ class Runtime:
         """The environment: the classpath goes in here, since as an argument it fills the process list."""
         hidden = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "KAFKA_OPTS")
         kept = {name: value for name, value in os.environ.items() if name not in hidden}
-        return kept | {"CLASSPATH": os.pathsep.join(str(path) for path in self.classpath)}
+        # Java opens files whose names are not ASCII only under a locale that can spell them.
+        locale = {"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else {}
+        return kept | locale | {"CLASSPATH": os.pathsep.join(str(path) for path in self.classpath)}
 
     def command(self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()) -> list[str]:
         """The command line that runs the class `main`."""
@@ -102,15 +105,16 @@ def check_folder(data: Path, index: int, cluster_id: str) -> None:
             raise ClusterError(f"{data} belongs to another broker ({name} is {found[name]}, and {value} was expected); {advice}")
 
 
-def mark(place: Layout, index: int) -> str:
+def mark(broker_folder: Path) -> str:
     """The argument by which a broker's process is known to be this one."""
-    return f"-Dheadrace.broker={place.broker_folder(index)}"
+    return f"-Dheadrace.broker={broker_folder}"
 
 
 def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subprocess.Popen[bytes], ProcessRecord]:
     """Start a broker's process in a session of its own, so that Ctrl-C in a terminal does not reach it."""
     config = write_configs(place, index)
-    command = runtime.command("kafka.Kafka", [str(config)], [mark(place, index), *_logging(place, index)])
+    marked = mark(place.broker_folder(index))
+    command = runtime.command("kafka.Kafka", [str(config)], [marked, *_logging(place, index)])
     try:
         # What the JVM itself prints (a crash, no memory) belongs into the same log.
         with place.log(index).open("ab") as log:
@@ -123,7 +127,7 @@ def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subproces
         started_at = psutil.Process(child.pid).create_time()
     except psutil.NoSuchProcess:
         started_at = 0.0
-    return child, ProcessRecord(child.pid, started_at, mark(place, index))
+    return child, ProcessRecord(child.pid, started_at, marked)
 
 
 def stop_processes(processes: Sequence[psutil.Process], timeout_s: float = STOP_TIMEOUT_S) -> list[int]:
@@ -169,7 +173,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def _logging(place: Layout, index: int) -> list[str]:
-    return [f"-Dlog4j2.configurationFile=file:{place.log_config(index)}", f"-Dheadrace.log={place.log(index)}"]
+    return [f"-Dlog4j2.configurationFile={place.log_config(index).as_uri()}", f"-Dheadrace.log={place.log(index)}"]
 
 
 def _last_line(text: str) -> str:

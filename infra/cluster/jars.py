@@ -9,17 +9,20 @@ hash again what differs. Once the marker is there, no network is needed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import queue
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.cluster.folders import check_disk, make_folder
 from infra.cluster.locking import locked
 from schemas.errors import ClusterError
 
@@ -40,12 +43,20 @@ ROOTS: Final = (
 LOCK_FILE: Final = Path(__file__).with_name("kafka-jars.lock")
 MARKER: Final = "complete.json"
 
-# All jars are 85 MB; twice that leaves room for the copy that is being checked.
+# All jars are 54 MB; the rest is room for the archive of loaded classes.
 DISK_FREE_MIN_MB: Final = 200
 # More connections than this gain nothing and look like abuse to a repository.
 FETCHES_MAX: Final = 6
 # A first download takes 20-60 s; a second process waits for it instead of doing it too.
 LOCK_TIMEOUT_S: Final = 600.0
+# Longest time without any jar arriving; the largest is 10 MB.
+FETCH_TIMEOUT_S: Final = 120.0
+FETCH_TRIES: Final = 2
+SCRATCH: Final = "fetch-"
+ADVICE: Final = (
+    "Kafka's jars are fetched once, which needs the network; without one, set HEADRACE_KAFKA_HOME to an "
+    "unpacked Kafka 4, or bring the cache folder (HEADRACE_CACHE) from a machine that has it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +125,8 @@ def cached_classpath(
     folder = cache / f"kafka-{KAFKA_VERSION}"
     if _stamped(folder) == _stamps(folder, wanted):
         return [folder / jar.filename for jar in wanted]
+    make_folder(folder, "HEADRACE_CACHE")
     with locked(cache / f"kafka-{KAFKA_VERSION}.lock", LOCK_TIMEOUT_S, "the download of Kafka by another process"):
-        folder.mkdir(parents=True, exist_ok=True)
         missing = [jar for jar in wanted if not _intact(folder / jar.filename, jar)]
         if missing:
             _fetch_all(missing, folder, (fetcher or _maven_fetcher)(), report)
@@ -159,42 +170,53 @@ def _intact(path: Path, jar: Jar) -> bool:
 
 
 def _fetch_all(jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Callable[[str], None]) -> None:
-    free_mb = shutil.disk_usage(folder).free // 1_000_000
-    if free_mb < DISK_FREE_MIN_MB:
-        raise ClusterError(
-            f"{free_mb} MB are free in {folder}, and the jars of Kafka need {DISK_FREE_MIN_MB}: "
-            "free some, or set HEADRACE_CACHE to another disk"
-        )
+    check_disk(folder, DISK_FREE_MIN_MB, "HEADRACE_CACHE")
     report(f"fetching {len(jars)} jars of Kafka {KAFKA_VERSION} into {folder} (once)")
-    with (
-        tempfile.TemporaryDirectory(prefix="fetch-", dir=folder) as scratch,
-        ThreadPoolExecutor(max_workers=FETCHES_MAX) as pool,
-    ):
-        futures = [pool.submit(_fetch, jar, folder, Path(scratch), fetcher) for jar in jars]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for stale in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    todo: queue.SimpleQueue[Jar] = queue.SimpleQueue()
+    done: queue.SimpleQueue[ClusterError | None] = queue.SimpleQueue()
+    for jar in jars:
+        todo.put(jar)
+    # Daemon threads, so that Ctrl-C need not wait for a slow download to end.
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch:
+        for _ in range(min(FETCHES_MAX, len(jars))):
+            threading.Thread(target=_work, args=(todo, done, folder, Path(scratch), fetcher), daemon=True).start()
+        for _ in jars:
+            try:
+                failure = done.get(timeout=FETCH_TIMEOUT_S)
+            except queue.Empty:
+                failure = ClusterError(f"no jar of Kafka arrived within {FETCH_TIMEOUT_S:.0f} s: the network is too slow now; {ADVICE}")
+            if failure is not None:
+                raise failure
+
+
+def _work(todo: queue.SimpleQueue[Jar], done: queue.SimpleQueue[ClusterError | None], folder: Path, scratch: Path, fetcher: Fetcher) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            jar = todo.get_nowait()
+            try:
+                _fetch(jar, folder, scratch, fetcher)
+            except ClusterError as error:
+                done.put(error)
+                return
+            done.put(None)
 
 
 def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> None:
-    try:
-        fetched = fetcher.fetch(jar, scratch)
-    except Exception as error:
-        raise ClusterError(
-            f"cannot fetch {jar.coordinate}: {_first_line(error)}. Kafka's jars are fetched once, which needs the "
-            "network; without one, set HEADRACE_KAFKA_HOME to an unpacked Kafka, or copy the cache folder "
-            f"{folder} from a machine that has it"
-        ) from error
-    actual = sha256_of(fetched)
-    if actual != jar.sha256:
-        raise ClusterError(
-            f"{jar.filename} was fetched with SHA-256 {actual}, and the lock says {jar.sha256}: "
-            "a proxy or mirror changed it; it was thrown away"
-        )
-    fetched.replace(folder / jar.filename)
+    problem = ""
+    for attempt in range(FETCH_TRIES):
+        try:
+            # A folder for each try: what the last one left may be half a jar.
+            fetched = fetcher.fetch(jar, scratch / str(attempt))
+            actual = sha256_of(fetched)
+            if actual == jar.sha256:
+                fetched.replace(folder / jar.filename)
+                return
+            problem = f"it came with SHA-256 {actual}, the lock says {jar.sha256}: cut short, or changed on the way"
+        except Exception as error:
+            problem = _first_line(error)
+    raise ClusterError(f"cannot fetch {jar.coordinate} ({problem}). {ADVICE}")
 
 
 def _first_line(error: Exception) -> str:

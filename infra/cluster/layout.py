@@ -92,14 +92,14 @@ def write_configs(place: Layout, index: int, data: Path | None = None) -> Path:
     replicated = place.brokers >= 3
     path = place.config(index) if data is None else place.broker_folder(index) / "format.properties"
     folder = data or place.data(index)
-    if any(mark in str(folder) for mark in (",", "\\", "\n")):
-        raise ClusterError(f"Kafka cannot have a comma or a backslash in its data folder ({folder}): set HEADRACE_HOME to another")
+    if any(mark in str(folder) for mark in (",", "\n")):
+        raise ClusterError(f"Kafka cannot have a comma in its data folder ({folder}): set HEADRACE_HOME to another")
     text = _template("server.properties").substitute(
         node_id=index + 1,
         voters=",".join(f"{i + 1}@127.0.0.1:{place.controller_port(i)}" for i in range(place.brokers)),
         port=place.port(index),
         controller_port=place.controller_port(index),
-        data=folder,
+        data=escaped(str(folder)),
         replication=3 if replicated else 1,
         min_isr=2 if replicated else 1,
         offsets_partitions=OFFSETS_PARTITIONS,
@@ -110,6 +110,13 @@ def write_configs(place: Layout, index: int, data: Path | None = None) -> Path:
     path.write_text(text, "utf-8")
     place.log_config(index).write_text(_text("log4j2.properties"), "utf-8")
     return path
+
+
+def escaped(value: str) -> str:
+    """A value as a Java properties file spells it: ASCII, everything else by its UTF-16 number."""
+    units = value.encode("utf-16-be")
+    numbers = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
+    return "".join(chr(number) if 32 <= number < 127 and number != 92 else f"\\u{number:04x}" for number in numbers)
 
 
 def _text(name: str) -> str:

@@ -29,8 +29,9 @@ OFFSETS_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": "10485760
 def admin_client(bootstrap: str) -> AdminClient:
     """An admin client that keeps quiet and finds a broker again fast."""
     logger = logging.getLogger("headrace.librdkafka")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
     config: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
         "reconnect.backoff.ms": 50,

@@ -58,6 +58,10 @@ class RegionState:
         """The process of each broker, None where it does not run."""
         return [record.find() if record else None for record in self.processes]
 
+    def stopped(self, base_port: int | None = None) -> RegionState:
+        """The same region with no process, and perhaps on another port."""
+        return replace(self, base_port=base_port or self.base_port, processes=(None,) * self.brokers)
+
     def with_process(self, index: int, record: ProcessRecord | None) -> RegionState:
         processes = (*self.processes[:index], record, *self.processes[index + 1 :])
         return replace(self, processes=processes)
