@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -113,3 +113,13 @@ def concatenated(batches: Sequence[ClickColumns]) -> ClickColumns:
         np.concatenate([one.row for one in batches]),
         **{name: joined(name) for name in OPTIONAL},
     )
+
+
+def limited(batches: Iterable[ClickColumns], count: int) -> Iterator[ClickColumns]:
+    """The first `count` clicks of the batches."""
+    for batch in batches:
+        if count <= len(batch):
+            yield batch.slice(0, count)
+            return
+        yield batch
+        count -= len(batch)

@@ -221,7 +221,8 @@ def _what_it_has(raw: RawFile) -> str:
 
 
 def _hint(raw: RawFile, mapping: Mapping[str, str]) -> str:
-    free = iter([name for name in raw.names if name not in mapping.values()])
+    # Columns without names are likely in this order; those with names say themselves what they are.
+    free = iter(() if raw.headed else [name for name in raw.names if name not in mapping.values()])
     return ",".join(f"{ours}={mapping.get(ours) or next(free, 'COLUMN')}" for ours in NEEDED)
 
 

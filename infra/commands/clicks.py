@@ -1,0 +1,225 @@
+"""`headrace clicks`: replay files, or simulate shoppers, into Kafka."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from itertools import takewhile
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from infra.cluster.region import bootstrap
+from schemas.codec import Codec
+from schemas.errors import DeliveryError
+from streams.clicks.columns import ClickColumns, concatenated, limited
+from streams.clicks.dating import Dating, as_recorded, as_sent, moved, wall_ms
+from streams.clicks.journal import Journal
+from streams.clicks.pacing import AtOnce, AtRate, AtSpeed, Schedule
+from streams.clicks.replay import ClickSender, Delivery, open_producer
+from streams.clicks.replay import replay as send_all
+from streams.clicks.sources import ClickSource, Skipped, TimeUnit
+from streams.settings import Settings, load_settings
+
+INTERRUPTED_EXIT_CODE = 130
+# Below this part of the rate asked for, the summary says so.
+RATE_REACHED = 0.98
+
+
+@click.group()
+def clicks() -> None:
+    """Replay or simulate clicks into Kafka."""
+
+
+class Speed(click.ParamType):
+    """A factor like `10x`, `10` or `0.5x`."""
+
+    name = "factor"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            factor = float(str(value).lower().removesuffix("x"))
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < 1e9:
+            self.fail(f"{value!r} is no speed; give a factor like 10x", param, ctx)
+        return factor
+
+
+class Mapping(click.ParamType):
+    """`user_id=col,item_id=col,…`."""
+
+    name = "field=column,…"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in str(value).split(",") if part.strip()]
+        if not all(field.strip() and equals and column.strip() for field, equals, column in pairs):
+            self.fail(f"{value!r} is no mapping; give field=column, several with commas", param, ctx)
+        return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+@clicks.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--map", "mapping", type=Mapping(), help="Columns of our fields: user_id=…,item_id=…,ts=…, also event_type, session_id, query, price, quantity. Without a header line, columns are 1, 2, …; `-` leaves a field out.")
+@click.option("--time-unit", type=click.Choice(["auto", "s", "ms"]), default="auto", show_default=True, help="Unit of times that are numbers.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks per second.")
+@click.option("--speed", type=Speed(), help="As in the file, so many times as fast, for example 10x.")
+@click.option("--as-is", is_flag=True, help="In the file's order, read as a stream, instead of in time order.")
+@click.option("--now/--keep-times", default=False, help="Date each click when it is sent (without --rate and --speed: move all so that the newest is now), or keep the times (default).")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many clicks.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Part of the event ids: the same file and seed give the same ids.")
+@click.option("--strict", is_flag=True, help="Fail on the first rows that are no clicks, instead of skipping them.")
+@click.option("--journal", type=click.Path(path_type=Path, dir_okay=False), help="Write what became of each click to this file, as JSON lines.")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def replay(
+    file: Path,
+    mapping: dict[str, str] | None,
+    time_unit: TimeUnit,
+    rate: float | None,
+    speed: float | None,
+    as_is: bool,
+    now: bool,
+    limit: int | None,
+    seed: int,
+    strict: bool,
+    journal: Path | None,
+    servers: str | None,
+    as_json: bool,
+) -> None:
+    """Send the clicks of FILE (CSV, TSV, JSON lines or Parquet) to Kafka, as fast as it takes them.
+
+    Exits with 1 when clicks were not acknowledged, with 130 after Ctrl-C.
+    """
+    source = ClickSource(file, mapping, unit=time_unit, strict=strict)
+    schedule = _schedule(rate, speed)
+    with _interruptible() as stopped:
+        sending = _Sending(load_settings(bootstrap=servers), seed, journal)
+        batches: Iterable[ClickColumns] = source.batches()
+        total, dating = None, as_sent(schedule) if now and schedule.paced else as_recorded
+        if as_is and limit is not None:
+            batches = limited(batches, limit)
+        # Streamed only where no click has to know of a later one.
+        if not as_is or (now and not schedule.paced):
+            whole = concatenated(list(takewhile(lambda batch: not stopped(), batches)))
+            whole = whole if as_is else whole.in_time_order()
+            whole = whole.slice(0, min(limit or len(whole), len(whole)))
+            batches, total = (whole,), len(whole)
+            if now and not schedule.paced and total:
+                dating = moved(wall_ms() - int(whole.ts.max()))
+        delivery = sending.run(batches, schedule, dating, stopped, total)
+    _summarise(delivery, rate, as_json, source.skipped)
+
+
+class _Sending:
+    """A run of clicks into Kafka with its progress bar; connects when it is made."""
+
+    def __init__(self, settings: Settings, seed: int, journal: Path | None) -> None:
+        self._producer = open_producer(settings, bootstrap(settings))
+        self._codec = Codec.from_lock()
+        self._seed = seed
+        self._journal = journal
+
+    def run(
+        self,
+        batches: Iterable[ClickColumns],
+        schedule: Schedule,
+        dating: Dating,
+        stopped: Callable[[], bool],
+        total: int | None,
+    ) -> Delivery:
+        """Send all batches; `total`: how many clicks there will be, where that is known."""
+        with ExitStack() as stack:
+            journal = None if self._journal is None else stack.enter_context(Journal(self._journal))
+            progress = stack.enter_context(_progress(total))
+            sender = ClickSender(self._producer, self._codec, seed=self._seed, journal=journal)
+            return send_all(
+                batches, sender, schedule, dating=dating, stopped=stopped, progress=progress
+            )
+
+
+def _schedule(rate: float | None, speed: float | None) -> Schedule:
+    if rate is not None and speed is not None:
+        raise click.UsageError("--rate and --speed exclude each other")
+    if rate is not None:
+        return AtRate(rate)
+    return AtOnce() if speed is None else AtSpeed(speed)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether to stop: after the first Ctrl-C or SIGTERM, while a second one ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    held = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[Delivery], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda delivery: None
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} acknowledged, {task.fields[open]:,} on the way"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("clicks", total=total, open=0)
+
+        def update(delivery: Delivery) -> None:
+            done = delivery.acknowledged + delivery.refused + delivery.unknown
+            bar.update(task, completed=delivery.acknowledged, open=delivery.handed - done)
+
+        yield update
+
+
+def _summarise(delivery: Delivery, rate: float | None, as_json: bool, skipped: Skipped) -> None:
+    """Print what became of the clicks, and end with the exit code that says so."""
+    if as_json:
+        summary = asdict(delivery) | {
+            "rate": round(delivery.rate, 1),
+            "skipped": skipped.count,
+            "skipped_by_reason": skipped.by_reason,
+        }
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(
+            f"acknowledged {delivery.acknowledged:,}, refused {delivery.refused:,}, unknown {delivery.unknown:,} "
+            f"of {delivery.handed:,} clicks in {delivery.seconds:.1f} s: {delivery.rate:,.0f} clicks/s"
+        )
+    if skipped.count:
+        click.echo(skipped.text(), err=True)
+    for reason, count in delivery.faults.items():
+        click.echo(f"{count:,} not acknowledged: {reason}", err=True)
+    if rate and not delivery.interrupted and delivery.rate < RATE_REACHED * rate and delivery.seconds > 1:
+        click.echo(f"{rate:,.0f} clicks/s were asked for and not reached", err=True)
+    if delivery.interrupted:
+        click.echo("interrupted: the rest was not sent", err=True)
+        raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE)
+    if delivery.acknowledged < delivery.handed:
+        raise DeliveryError(
+            f"{delivery.handed - delivery.acknowledged:,} of {delivery.handed:,} clicks were not acknowledged"
+        )
