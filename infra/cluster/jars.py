@@ -220,8 +220,8 @@ def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def relock(report: Callable[[str], None], path: Path = LOCK_FILE) -> None:

@@ -24,16 +24,6 @@ OFFSETS_PARTITIONS: Final = 8
 # Above the largest topic's own limit, so that only the topics' limits are ever met.
 MESSAGE_BYTES_MAX: Final = max(topic.message_bytes_max for topic in TOPICS) + 1024 * 1024
 
-# With three brokers a dead one is replaced in 3 s instead of 9; one broker has no other to
-# turn to, and the defaults tolerate a laptop that stutters.
-FAILOVER: Final = """
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-controller.quorum.fetch.timeout.ms=1000
-controller.quorum.election.timeout.ms=500
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Ports and folders of one region; `index` counts brokers from 0, Kafka's `node.id` from 1."""
@@ -104,7 +94,6 @@ def write_configs(place: Layout, index: int, data: Path | None = None) -> Path:
         min_isr=2 if replicated else 1,
         offsets_partitions=OFFSETS_PARTITIONS,
         message_bytes_max=MESSAGE_BYTES_MAX,
-        failover=FAILOVER if replicated else "",
     )
     place.log(index).parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
