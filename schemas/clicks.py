@@ -44,7 +44,7 @@ def click_decoder(codec: Codec) -> Callable[[bytes], RawClick]:
     """A function from wire bytes to `RawClick`.
 
     It checks form, not sense: times and empty fields are the validation stage's business. Raises
-    `RecordError` with the reason as its first word: those of `Codec.decode`, event-id, utf-8.
+    `RecordError` with the reason as its first word: those of `Codec.decode`, and event-id.
     """
     header = codec.header("Click")
     careful = _careful(codec)

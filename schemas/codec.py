@@ -83,7 +83,7 @@ class Codec:
         """The record in `value`, read with today's schema.
 
         Raises `RecordError`; its first word is one of: null, truncated, magic, schema-id,
-        other-schema, avro, trailing.
+        other-schema, utf-8, avro, trailing.
         """
         if value is None:
             raise RecordError("null value")
@@ -94,8 +94,10 @@ class Codec:
         body.seek(HEADER_BYTES)
         try:
             read: Any = fastavro.schemaless_reader(body, writer, parsed_schema(record))
-        except EOFError:
+        except (EOFError, IndexError):
             raise RecordError("truncated: the body ends too early") from None
+        except UnicodeDecodeError as error:
+            raise RecordError(f"utf-8: {error}") from None
         except Exception as error:  # fastavro raises many kinds for foreign bytes
             raise RecordError(f"avro: {error!r}") from None
         left = len(value) - body.tell()

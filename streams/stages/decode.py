@@ -1,7 +1,7 @@
 """First hop: raw records to clicks, and everything else to rejections with a reason.
 
 Reasons are short and stable, for counting: null, too-large, truncated, magic, schema-id,
-other-schema, avro, trailing, event-id, user-id, item-id, time.
+other-schema, utf-8, avro, trailing, event-id, user-id, item-id, time.
 """
 
 from __future__ import annotations
