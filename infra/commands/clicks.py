@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -19,12 +22,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from infra.cluster.region import bootstrap
 from schemas.codec import Codec
 from schemas.errors import DeliveryError
-from streams.clicks.columns import ClickColumns, concatenated, limited
+from streams.clicks.columns import ClickColumns, concatenated, limited, until, while_running
 from streams.clicks.dating import Dating, as_recorded, as_sent, moved, wall_ms
+from streams.clicks.files import write_clicks
 from streams.clicks.journal import Journal
 from streams.clicks.pacing import AtOnce, AtRate, AtSpeed, Schedule
-from streams.clicks.replay import ClickSender, Delivery, open_producer
+from streams.clicks.publish import publish_items
+from streams.clicks.replay import CHUNK_ROWS, ClickSender, Delivery, open_producer
 from streams.clicks.replay import replay as send_all
+from streams.clicks.simulate import START_MS, Shop
 from streams.clicks.sources import ClickSource, Skipped, TimeUnit
 from streams.settings import Settings, load_settings
 
@@ -120,6 +126,85 @@ def replay(
     _summarise(delivery, rate, as_json, source.skipped)
 
 
+@clicks.command()
+@click.option("--shoppers", type=click.IntRange(1, 10_000_000), default=1_000, show_default=True, help="Shoppers.")
+@click.option("--items", type=click.IntRange(1, 5_000_000), default=2_000, show_default=True, help="Items of the catalogue.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Everything random: the same seed and sizes give the same clicks at any rate.")
+@click.option("--clicks", "count", type=click.IntRange(min=1), help="Stop after so many clicks.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds; with --out, of simulated time.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks per second.")
+@click.option("--speed", type=Speed(), help="Simulated time, so many times as fast, for example 60x.")
+@click.option("--start", type=click.DateTime(), help="Where simulated time begins (UTC); keeps simulated times.")
+@click.option("--now/--keep-times", default=None, help="Date each click when it is sent (default without --start), or as simulated.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this .tsv, .csv, .jsonl or .parquet file instead of Kafka.")
+@click.option("--catalog/--no-catalog", default=True, show_default=True, help="Send the items to the catalog topic first.")
+@click.option("--journal", type=click.Path(path_type=Path, dir_okay=False), help="Write what became of each click to this file, as JSON lines.")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def simulate(
+    shoppers: int,
+    items: int,
+    seed: int,
+    count: int | None,
+    seconds: float | None,
+    rate: float | None,
+    speed: float | None,
+    start: datetime | None,
+    now: bool | None,
+    out: Path | None,
+    catalog: bool,
+    journal: Path | None,
+    servers: str | None,
+    as_json: bool,
+) -> None:
+    """Send the clicks of simulated shoppers to Kafka, or write them to a file.
+
+    Without --clicks and --seconds it goes on until Ctrl-C.
+    """
+    schedule = _schedule(rate, speed)
+    shop = Shop(shoppers, items, seed, START_MS if start is None else int(start.replace(tzinfo=UTC).timestamp() * 1000))
+    with _interruptible() as stopped:
+        if out is not None:
+            _simulate_to_file(shop, out, count, seconds, rate, stopped)
+            return
+        sending = _Sending(load_settings(bootstrap=servers), seed, journal)
+        if catalog:
+            sending.publish(shop)
+        batches: Iterable[ClickColumns] = shop.clicks()
+        if seconds is not None and rate is not None:
+            count = min(count or sys.maxsize, max(1, round(rate * seconds)))
+        elif seconds is not None and speed is not None:
+            batches = until(batches, shop.start_ms + int(1000 * seconds * speed))
+        elif seconds is not None:
+            end_s = time.monotonic() + seconds
+            batches = while_running(batches, lambda: time.monotonic() < end_s, CHUNK_ROWS)
+        if count is not None:
+            batches = limited(batches, count)
+        live = start is None if now is None else now
+        delivery = sending.run(batches, schedule, as_sent(schedule) if live else as_recorded, stopped, count)
+    _summarise(delivery, rate, as_json, Skipped())
+
+
+def _simulate_to_file(
+    shop: Shop, out: Path, count: int | None, seconds: float | None, rate: float | None, stopped: Callable[[], bool]
+) -> None:
+    if count is None and seconds is None:
+        raise click.UsageError("--out needs --clicks or --seconds: a file has to end")
+    if rate is not None:
+        raise click.UsageError("--rate is about sending; a file has simulated times")
+    batches: Iterable[ClickColumns] = shop.clicks()
+    if seconds is not None:
+        batches = until(batches, shop.start_ms + int(1000 * seconds))
+    if count is not None:
+        batches = limited(batches, count)
+    started_s = time.monotonic()
+    written = write_clicks(out, takewhile(lambda batch: not stopped(), batches))
+    click.echo(f"wrote {written:,} clicks to {out} in {time.monotonic() - started_s:.1f} s")
+    if stopped():
+        click.echo("interrupted: the rest was not written", err=True)
+        raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE)
+
+
 class _Sending:
     """A run of clicks into Kafka with its progress bar; connects when it is made."""
 
@@ -128,6 +213,10 @@ class _Sending:
         self._codec = Codec.from_lock()
         self._seed = seed
         self._journal = journal
+
+    def publish(self, shop: Shop) -> None:
+        """Send the shop's catalogue."""
+        publish_items(self._producer, self._codec, shop.catalogue.records(wall_ms()))
 
     def run(
         self,

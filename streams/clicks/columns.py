@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -123,3 +123,22 @@ def limited(batches: Iterable[ClickColumns], count: int) -> Iterator[ClickColumn
             return
         yield batch
         count -= len(batch)
+
+
+def until(batches: Iterable[ClickColumns], end_ms: int) -> Iterator[ClickColumns]:
+    """The clicks before `end_ms` of batches in time order."""
+    for batch in batches:
+        count = int(np.searchsorted(batch.ts, end_ms))
+        if count:
+            yield batch.slice(0, count)
+        if count < len(batch):
+            return
+
+
+def while_running(batches: Iterable[ClickColumns], running: Callable[[], bool], rows: int) -> Iterator[ClickColumns]:
+    """The batches in pieces of at most `rows`, as long as `running` says so."""
+    for batch in batches:
+        for start in range(0, len(batch), rows):
+            if not running():
+                return
+            yield batch.slice(start, min(start + rows, len(batch)))

@@ -221,9 +221,11 @@ def replay(
     """
     pacer = Pacer(schedule or AtOnce(), clock, sender.wait, stopped)
     read = 0
-    started_s = clock()
+    started_s: float | None = None
     try:
         for batch in batches:
+            if started_s is None:
+                started_s = clock()
             for start in range(0, len(batch), CHUNK_ROWS):
                 chunk = batch.slice(start, min(start + CHUNK_ROWS, len(batch)))
                 sender.send(chunk.at_times(dating(read, chunk.ts)), pacer.slices(chunk.ts))
@@ -235,7 +237,7 @@ def replay(
                 break
     finally:
         sender.finish(flush_timeout_s, clock)
-        sender.delivery.seconds = clock() - started_s
+        sender.delivery.seconds = 0.0 if started_s is None else clock() - started_s
         sender.delivery.interrupted = stopped()
         progress(sender.delivery)
     return sender.delivery

@@ -19,7 +19,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.clicks import EVENT_TYPES
-from streams.clicks.catalogue import COMPLEMENTS, LEAVES, NEIGHBOURS, PRICE_TIERS, Catalogue, Ints, make_catalogue
+from streams.clicks.catalogue import (
+    COMPLEMENTS,
+    LEAVES,
+    NEIGHBOURS,
+    PRICE_TIERS,
+    Catalogue,
+    Ints,
+    make_catalogue,
+)
 from streams.clicks.columns import ClickColumns, concatenated, no_clicks
 
 VIEW, CART, PURCHASE, REMOVE, SEARCH, IMPRESSION = range(len(EVENT_TYPES))
@@ -72,7 +80,7 @@ class Shop:
     def __init__(self, shoppers: int = 1_000, items: int = 2_000, seed: int = 1, start_ms: int = START_MS) -> None:
         self.catalogue: Catalogue = make_catalogue(items, seed)
         self._seed = seed
-        self._start_ms = start_ms
+        self.start_ms = start_ms
         rng = np.random.default_rng([seed, 0x5409])
         activity = rng.lognormal(0.0, 1.1, shoppers)
         self._activity = np.cumsum(activity / activity.sum())
@@ -92,7 +100,7 @@ class Shop:
         row = 0
         block = 0
         while True:
-            end_ms = self._start_ms + (block + 1) * self._block_ms
+            end_ms = self.start_ms + (block + 1) * self._block_ms
             clicks = concatenated([open_clicks, self._block(block)]).in_time_order()
             # Visits go on into the next block; what lies there is kept for it.
             done = int(np.searchsorted(clicks.ts, end_ms))
@@ -109,11 +117,12 @@ class Shop:
     def _draw_leaves(self, rng: np.random.Generator, shape: Any) -> Ints:
         """Categories, the first ones more often."""
         count = self.catalogue.leaves_count
-        return (rng.random(shape) ** 1.4 * count).astype(np.int32)
+        leaves: Ints = (rng.random(shape) ** 1.4 * count).astype(np.int32)
+        return leaves
 
     def _block(self, block: int) -> ClickColumns:
         rng = np.random.default_rng([self._seed, 0xB10C, block])
-        start_ms = self._start_ms + block * self._block_ms
+        start_ms = self.start_ms + block * self._block_ms
         starts = _starts(rng, start_ms, self._block_ms, self._visits_a_day)
         if not len(starts):
             return no_clicks()
@@ -180,7 +189,8 @@ def _starts(rng: np.random.Generator, start_ms: int, length_ms: int, visits_a_da
     if not count:
         return np.zeros(0, np.int64)
     reached = np.concatenate([[0.0], np.cumsum(weight)])
-    return np.interp(np.sort(rng.random(count)) * reached[-1], reached, edges).astype(np.int64)
+    starts: NDArray[np.int64] = np.interp(np.sort(rng.random(count)) * reached[-1], reached, edges).astype(np.int64)
+    return starts
 
 
 class _Visits:
