@@ -13,15 +13,35 @@ from schemas.errors import HeadraceError
 # Command name -> (module, attribute, one-line help). The help stands here so that
 # `headrace --help` imports nothing else.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    "demo": ("infra.commands.demo", "demo", "Start Kafka, run the whole path on shoppers, show it live."),
+    "demo": (
+        "infra.commands.demo",
+        "demo",
+        "Start Kafka, run the whole path on shoppers, show it live.",
+    ),
     "up": ("infra.commands.cluster", "up", "Start a local region: real Kafka brokers, no Docker."),
-    "down": ("infra.commands.cluster", "down", "Stop the local region; its data stays unless --wipe."),
+    "down": (
+        "infra.commands.cluster",
+        "down",
+        "Stop the local region; its data stays unless --wipe.",
+    ),
     "status": ("infra.commands.cluster", "status", "Show brokers, topics, workers and lag."),
     "topics": ("infra.commands.topics", "topics", "Create all topics; report drift."),
-    "schemas": ("infra.commands.schemas", "schemas", "Check schema compatibility; register schemas."),
+    "schemas": (
+        "infra.commands.schemas",
+        "schemas",
+        "Check schema compatibility; register schemas.",
+    ),
     "clicks": ("infra.commands.clicks", "clicks", "Replay or simulate clicks into Kafka."),
-    "worker": ("infra.commands.worker", "worker", "Run one worker: clicks in, recommendations out."),
-    "recommendations": ("infra.commands.recommendations", "recommendations", "Read recommendations."),
+    "worker": (
+        "infra.commands.worker",
+        "worker",
+        "Run one worker: clicks in, recommendations out.",
+    ),
+    "recommendations": (
+        "infra.commands.recommendations",
+        "recommendations",
+        "Read recommendations.",
+    ),
     "model": ("infra.commands.model", "model", "Train and inspect models."),
     "state": ("infra.commands.state", "state", "Digest, compare and look into the feature state."),
     "settings": ("infra.commands.settings", "settings", "Show the settings in force."),

@@ -39,7 +39,9 @@ class WorkerProcess:
     `environment`: `HEADRACE_*` settings on top of this process's environment.
     """
 
-    def __init__(self, worker_id: str, bootstrap: str, log_path: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, worker_id: str, bootstrap: str, log_path: Path, environment: Mapping[str, str]
+    ) -> None:
         self.worker_id = worker_id
         self.web_port = free_port()
         self.log_path = log_path
@@ -79,18 +81,24 @@ class WorkerProcess:
             if self._is_ready():
                 return
             time.sleep(READY_POLL_S)
-        raise WorkerError(f"worker {self.worker_id} did not get ready within {timeout_s:.0f} s; its log ends:\n{self.log_tail()}")
+        raise WorkerError(
+            f"worker {self.worker_id} did not get ready within {timeout_s:.0f} s; its log ends:\n{self.log_tail()}"
+        )
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}/readyz", timeout=HTTP_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.web_port}/readyz", timeout=HTTP_TIMEOUT_S
+            ) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
 
     def metrics(self) -> str:
         """Its metrics page. Raises `OSError` when it does not answer."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}/metrics", timeout=HTTP_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.web_port}/metrics", timeout=HTTP_TIMEOUT_S
+        ) as answer:
             page: bytes = answer.read()
         return page.decode()
 

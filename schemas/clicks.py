@@ -87,7 +87,10 @@ def click_decoder(codec: Codec) -> Callable[[bytes], RawClick]:
             if (
                 value[tail] & 0x81
                 or value[session_end:] != b"\0\0\0"
-                or not value.isascii() and not _is_utf8(user_id, item_id, value[tail + 1 : session_end])
+                or (
+                    not (user_id.isascii() and item_id.isascii() and session_end == tail + 1)
+                    and not _is_utf8(user_id, item_id, value[tail + 1 : session_end])
+                )
                 or event_id[8] != 45
                 or event_id[13] != 45
                 or event_id[18] != 45
@@ -96,7 +99,14 @@ def click_decoder(codec: Codec) -> Callable[[bytes], RawClick]:
                 return careful(value)
             return new(
                 RawClick,
-                (event_id, unhexlify(event_id.replace(b"-", b"")), user_id, item_id, event_type, ts),
+                (
+                    event_id,
+                    unhexlify(event_id.replace(b"-", b"")),
+                    user_id,
+                    item_id,
+                    event_type,
+                    ts,
+                ),
             )
         except (IndexError, ValueError):
             return careful(value)

@@ -47,7 +47,9 @@ class Codec:
         registry: WriterSchemas | None = None,
     ) -> None:
         self.ids = dict(ids)
-        self._writers = {key: (name, parse_schema(schema)) for key, (name, schema) in writers.items()}
+        self._writers = {
+            key: (name, parse_schema(schema)) for key, (name, schema) in writers.items()
+        }
         self._registry = registry
         self._unknown: set[int] = set()
 
@@ -129,7 +131,9 @@ class Codec:
         try:
             self._writers[schema_id] = (name, parse_schema(schema))
         except Exception as error:
-            raise SchemaError(f"schema {schema_id} of the registry is no schema: {error!r}") from None
+            raise SchemaError(
+                f"schema {schema_id} of the registry is no schema: {error!r}"
+            ) from None
         return self._writers[schema_id]
 
 

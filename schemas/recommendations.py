@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.codec import Codec
-from schemas.varint import avro_bytes, zigzag
+from schemas.varint import TimeEncoder, avro_bytes, zigzag
 
 Encoder = Callable[..., list[bytes]]
 
@@ -28,6 +28,7 @@ def recommendation_encoder(codec: Codec) -> Encoder:
     header = codec.header("Recommendation") + zigzag(36)
     lengths = [zigzag(count) for count in range(256)]
     end = zigzag(0)
+    time_wire = TimeEncoder().encode
 
     def encode_batch(
         event_ids: Sequence[bytes],
@@ -53,7 +54,13 @@ def recommendation_encoder(codec: Codec) -> Encoder:
         score_bytes = np.ascontiguousarray(scores, dtype="<f4").tobytes()
         stride = 4 * k
         # reasons: an empty array
-        middle = end + end + avro_bytes(label.encode()) + avro_bytes(arm.encode()) + avro_bytes(tier.encode())
+        middle = (
+            end
+            + end
+            + avro_bytes(label.encode())
+            + avro_bytes(arm.encode())
+            + avro_bytes(tier.encode())
+        )
         last = zigzag(scored_at)
         wire = wire_items.__getitem__
         join = b"".join
@@ -61,8 +68,8 @@ def recommendation_encoder(codec: Codec) -> Encoder:
         for row in range(rows):
             count = counts[row]
             user = user_ids[row]
-            ts = zigzag(clicked_at[row])
-            as_of = ts if features_as_of[row] == clicked_at[row] else zigzag(features_as_of[row])
+            ts = time_wire(clicked_at[row])
+            as_of = ts if features_as_of[row] == clicked_at[row] else time_wire(features_as_of[row])
             length = len(user)
             if count:
                 at = row * stride
@@ -88,7 +95,20 @@ def recommendation_encoder(codec: Codec) -> Encoder:
                 )
             else:
                 out.append(
-                    join((header, event_ids[row], lengths[length], user, end, end, middle[1:], ts, as_of, last))
+                    join(
+                        (
+                            header,
+                            event_ids[row],
+                            lengths[length],
+                            user,
+                            end,
+                            end,
+                            middle[1:],
+                            ts,
+                            as_of,
+                            last,
+                        )
+                    )
                 )
         return out
 

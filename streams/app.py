@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from schemas.errors import HeadraceError, SettingsError
 from schemas.topics import CLICKS, changelog_topic, mirrored_topic
 from streams.agents import declare
 from streams.emit import Emitter
-from streams.fetch import Fetcher
+from streams.fetch import Batch, Fetcher
 from streams.follow import ModelFollower
 from streams.group import BatchTableManager, HeadraceApp
 from streams.health import HealthServer
@@ -32,6 +33,7 @@ from streams.kafka import client_config, fetch_consumer_config, worker_producer_
 from streams.metrics import WorkerMetrics
 from streams.path import DataPath
 from streams.popular import PopularRecommender
+from streams.preflight import check_topics
 from streams.settings import Settings, load_settings
 from streams.state.windows import Windows
 from streams.watchdog import Watchdog
@@ -46,7 +48,8 @@ EXIT_AGAIN: Final = 75
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        made = build_app(load_settings())
+        settings = load_settings()
+        made = build_app(settings.model_copy(update={"partitions": check_topics(settings)}))
         globals()["app"] = made
         return made
     raise AttributeError(name)
@@ -55,7 +58,9 @@ def __getattr__(name: str) -> Any:
 def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
     """A worker's Faust app with its data path, ready to start. Raises `SettingsError`."""
     if not settings.bootstrap:
-        raise SettingsError("HEADRACE_BOOTSTRAP is not set: where is Kafka? (host:port, comma-separated)")
+        raise SettingsError(
+            "HEADRACE_BOOTSTRAP is not set: where is Kafka? (host:port, comma-separated)"
+        )
     codec = codec or Codec.from_lock()
     changelog = changelog_topic(settings.group)
     topics = [CLICKS.name, *(mirrored_topic(peer, CLICKS.name) for peer in settings.peers)]
@@ -74,7 +79,7 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
     loop_box: list[asyncio.AbstractEventLoop] = []
     fetcher = Fetcher(
         fetch_consumer_config(settings, settings.bootstrap),
-        lambda batch: loop_box[0].call_soon_threadsafe(batches.deliver_batch, batch) and None,
+        lambda batch: _post(loop_box[0], batches.deliver_batch, batch),
         settings.batch_max,
         settings.linger_ms / 1000,
     )
@@ -88,6 +93,10 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
     )
     app.runner = Runner(app, settings, codec, popular, loop_box)
     return app
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Batch], None], batch: Batch) -> None:
+    loop.call_soon_threadsafe(function, batch)
 
 
 def _faust_app(settings: Settings) -> HeadraceApp:

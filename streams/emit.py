@@ -59,7 +59,7 @@ class Emitter:
 
         Raises `DeliveryError` when a record could not be delivered.
         """
-        left = self._producer.flush(timeout_s)
+        left: int = self._producer.flush(timeout_s)
         self.check()
         return left == 0
 

@@ -54,7 +54,9 @@ class Fetcher:
         self._deliver = deliver
         self._batch_max = batch_max
         self._linger_s = linger_s
-        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
+            queue.SimpleQueue()
+        )
         self._slots = threading.Semaphore(BATCHES_AHEAD)
         self._stopping = threading.Event()
         self._assigned = False
@@ -107,9 +109,13 @@ class Fetcher:
         ends: dict[int, int] = {}
         for partition in partitions:
             try:
-                _, end = self._client().get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+                _, end = self._client().get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=timeout_s
+                )
             except KafkaException as error:
-                raise KafkaError(f"no end offset of {topic}-{partition}: {error.args[0].str()}") from None
+                raise KafkaError(
+                    f"no end offset of {topic}-{partition}: {error.args[0].str()}"
+                ) from None
             ends[partition] = end
         return ends
 
@@ -137,7 +143,9 @@ class Fetcher:
             }
         )
         try:
-            return _read_changelog(reader, topic, {p: starts[p] for p in missing}, windows, self._stopping)
+            return _read_changelog(
+                reader, topic, {p: starts[p] for p in missing}, windows, self._stopping
+            )
         finally:
             reader.close()
 
@@ -220,7 +228,10 @@ def _read_changelog(
     stopping: threading.Event,
 ) -> int:
     reader.assign(
-        [TopicPartition(topic, p, OFFSET_BEGINNING if start is None else start) for p, start in starts.items()]
+        [
+            TopicPartition(topic, p, OFFSET_BEGINNING if start is None else start)
+            for p, start in starts.items()
+        ]
     )
     left = set(starts)
     count = 0
@@ -245,6 +256,8 @@ def _read_changelog(
             elif error.code() == ClientError._PARTITION_EOF:
                 left.discard(record.partition() or 0)
         for partition, messages in by_partition.items():
-            windows.restore(partition, [m.key() or b"" for m in messages], [m.value() for m in messages])
+            windows.restore(
+                partition, [m.key() or b"" for m in messages], [m.value() for m in messages]
+            )
             count += len(messages)
     return count

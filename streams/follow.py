@@ -81,7 +81,12 @@ class ModelFollower:
     """The following thread; `install` is called on it with each model loaded, None for withdrawn."""
 
     def __init__(
-        self, config: dict[str, Any], codec: Codec, load: Load, install: Install, failed: Callable[[str], None]
+        self,
+        config: dict[str, Any],
+        codec: Codec,
+        load: Load,
+        install: Install,
+        failed: Callable[[str], None],
     ) -> None:
         self._config = config | {"group.id": "headrace-models", "enable.partition.eof": True}
         self._codec = codec

@@ -65,6 +65,8 @@ class BatchRecovery(Recovery):  # type: ignore[misc]
 class BatchTableManager(TableManager):  # type: ignore[misc]
     """Faust's table manager with batch recovery, and without its one-second wait at the start."""
 
+    _recovery: BatchRecovery | None
+
     @property
     def recovery(self) -> BatchRecovery:
         """The recovery service."""
@@ -131,7 +133,9 @@ class HeadraceApp(faust.App):  # type: ignore[misc]
         if self.consumer_generation_id != generation:
             return  # another rebalance has begun, and will come here again
         await recovery._resume_streams(generation_id=generation)
-        offsets = await self._committed_offsets({tp for tp in assignment if tp.topic in self.hot_topics})
+        offsets = await self._committed_offsets(
+            {tp for tp in assignment if tp.topic in self.hot_topics}
+        )
         if self.consumer_generation_id == generation:
             await self.path.start(offsets)
 
@@ -141,7 +145,9 @@ class HeadraceApp(faust.App):  # type: ignore[misc]
         async def ask() -> dict[tuple[str, int], int | None]:
             consumer = thread._ensure_consumer()
             return {
-                (tp.topic, tp.partition): await consumer.committed(TopicPartition(tp.topic, tp.partition))
+                (tp.topic, tp.partition): await consumer.committed(
+                    TopicPartition(tp.topic, tp.partition)
+                )
                 for tp in tps
             }
 
@@ -158,7 +164,10 @@ class HeadraceApp(faust.App):  # type: ignore[misc]
 
         async def commit() -> None:
             await thread._ensure_consumer().commit(
-                {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+                {
+                    TopicPartition(*tp): OffsetAndMetadata(offset, "")
+                    for tp, offset in offsets.items()
+                }
             )
 
         try:
@@ -189,7 +198,9 @@ class HeadraceApp(faust.App):  # type: ignore[misc]
         async def leave() -> None:
             coordinator = thread._ensure_consumer()._coordinator
             if coordinator.generation > 0:
-                await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
+                await coordinator._send_req(
+                    LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+                )
 
         try:
             await asyncio.wait_for(thread.call_thread(leave), LEAVE_TIMEOUT_S)

@@ -49,6 +49,8 @@ class HealthServer:
 def _answer(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         reason = check()
-        return web.Response(text="ok\n" if reason is None else f"{reason}\n", status=200 if reason is None else 503)
+        return web.Response(
+            text="ok\n" if reason is None else f"{reason}\n", status=200 if reason is None else 503
+        )
 
     return handle

@@ -127,7 +127,9 @@ class Hop:
             snapshots = [snapshots[row] for row in rows]
         event_ids, _, user_ids, _, _, times = zip(*clicks, strict=True)
         as_of = [
-            ts if window is None else int.from_bytes(window[24 * window[1] - 22 : 24 * window[1] - 14], "big")
+            ts
+            if window is None
+            else int.from_bytes(window[24 * window[1] - 22 : 24 * window[1] - 14], "big")
             for window, ts in zip(snapshots, times, strict=True)
         ]
         recommender, ranking = answer.recommender, answer.ranking

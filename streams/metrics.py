@@ -27,27 +27,47 @@ class WorkerMetrics:
             return Gauge(f"headrace_{name}", text, (*names, *extra), registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            made = Histogram(f"headrace_{name}", text, names, registry=self.registry, buckets=buckets)
+            made = Histogram(
+                f"headrace_{name}", text, names, registry=self.registry, buckets=buckets
+            )
             return made.labels(**labels)
 
         self._labels = labels
-        self.clicks = counter("clicks_total", "Clicks folded, mirrored ones included.").labels(**labels)
-        self._recommendations = counter("recommendations_total", "Clicks answered, by tier.", "tier")
+        self.clicks = counter("clicks_total", "Clicks folded, mirrored ones included.").labels(
+            **labels
+        )
+        self._recommendations = counter(
+            "recommendations_total", "Clicks answered, by tier.", "tier"
+        )
         self._dead_letters = counter("dead_letters_total", "Records rejected, by reason.", "reason")
-        self._failures = counter("recommender_failures_total", "Batches that a recommender failed.", "label")
+        self._failures = counter(
+            "recommender_failures_total", "Batches that a recommender failed.", "label"
+        )
         self.rebalances = counter("rebalances_total", "Assignments received.").labels(**labels)
         self.commits = counter("commits_total", "Offset commits.").labels(**labels)
         self.batch_size = histogram("batch_clicks", "Records in a batch.", _SIZE_BUCKETS)
-        self.batch_seconds = histogram("batch_seconds", "Time to process and hand over a batch.", _BATCH_BUCKETS)
+        self.batch_seconds = histogram(
+            "batch_seconds", "Time to process and hand over a batch.", _BATCH_BUCKETS
+        )
         self.click_age = histogram(
-            "click_age_seconds", "Oldest click of a batch: Kafka's time stamp to the answer.", _AGE_BUCKETS
+            "click_age_seconds",
+            "Oldest click of a batch: Kafka's time stamp to the answer.",
+            _AGE_BUCKETS,
         )
         self.users = gauge("state_users", "Users in the owned partitions.").labels(**labels)
         self.partitions = gauge("partitions", "Owned partitions.").labels(**labels)
-        self.lag = gauge("lag_records", "Records not yet processed, all owned partitions.").labels(**labels)
-        self.restored = counter("restored_records_total", "Changelog records restored.").labels(**labels)
-        self.restore_seconds = gauge("restore_seconds", "Time of the last restore.").labels(**labels)
-        self._model = gauge("model_info", "1 for the recommender in force, by label and tier.", "label", "tier")
+        self.lag = gauge("lag_records", "Records not yet processed, all owned partitions.").labels(
+            **labels
+        )
+        self.restored = counter("restored_records_total", "Changelog records restored.").labels(
+            **labels
+        )
+        self.restore_seconds = gauge("restore_seconds", "Time of the last restore.").labels(
+            **labels
+        )
+        self._model = gauge(
+            "model_info", "1 for the recommender in force, by label and tier.", "label", "tier"
+        )
 
     def answered(self, tier: str, count: int) -> None:
         """Count answers of a tier."""

@@ -134,7 +134,9 @@ class DataPath:
         deadline = self._clock() + FLUSH_TIMEOUT_S
         while not self._emitter.flush(FLUSH_SLICE_S):
             if self._clock() > deadline:
-                raise DeliveryError(f"Kafka did not acknowledge all records within {FLUSH_TIMEOUT_S:.0f} s")
+                raise DeliveryError(
+                    f"Kafka did not acknowledge all records within {FLUSH_TIMEOUT_S:.0f} s"
+                )
             await asyncio.sleep(0)
 
     # -- rebalances

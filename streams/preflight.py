@@ -8,17 +8,24 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import KafkaError
-from schemas.topics import CLICKS, DEAD_LETTERS, MODELS, RECOMMENDATIONS, changelog_topic, mirrored_topic
+from schemas.topics import (
+    CLICKS,
+    DEAD_LETTERS,
+    MODELS,
+    RECOMMENDATIONS,
+    changelog_topic,
+    mirrored_topic,
+)
 from streams.kafka import client_config
 from streams.settings import Settings
 
 METADATA_TIMEOUT_S: Final = 10.0
 
 
-def check_topics(settings: Settings) -> None:
+def check_topics(settings: Settings) -> int:
     """Kafka answers, the worker's topics are there, and the co-partitioned ones agree.
 
-    Raises `KafkaError`.
+    Returns the number of partitions that `clicks` really has. Raises `KafkaError`.
     """
     admin = AdminClient(client_config(settings, settings.bootstrap) | {"log_level": 0})
     try:
@@ -42,3 +49,4 @@ def check_topics(settings: Settings) -> None:
                 f"{topic} has {len(found[topic].partitions)} partitions and {CLICKS.name} has {clicks}: "
                 "they must be equal, since a shopper's clicks and state share a partition number"
             )
+    return clicks

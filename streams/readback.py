@@ -35,7 +35,9 @@ def read_topic(config: dict[str, Any], topic: str) -> Iterator[Message]:
     consumer = Consumer(config | {"enable.partition.eof": True, "fetch.wait.max.ms": 50})
     try:
         partitions = partitions_of(consumer, topic)
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        consumer.assign(
+            [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions]
+        )
         left = set(partitions)
         heard_at = time.monotonic()
         while left:

@@ -41,46 +41,114 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     # -- region and Kafka
-    region: str = Field("east", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="Region this process serves.")
-    peers: tuple[str, ...] = Field((), description="Other regions whose mirrored clicks (`<peer>.clicks`) are folded too.")
-    bootstrap: str = Field("", description="Kafka bootstrap servers; empty: the local region's broker.")
-    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="security.protocol of every client.")
-    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="sasl.mechanism, where SASL is used.")
+    region: str = Field(
+        "east", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="Region this process serves."
+    )
+    peers: tuple[str, ...] = Field(
+        (), description="Other regions whose mirrored clicks (`<peer>.clicks`) are folded too."
+    )
+    bootstrap: str = Field(
+        "", description="Kafka bootstrap servers; empty: the local region's broker."
+    )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="security.protocol of every client."
+    )
+    kafka_sasl_mechanism: str = Field(
+        "SCRAM-SHA-512", description="sasl.mechanism, where SASL is used."
+    )
     kafka_username: str = Field("", description="SASL user name.")
     kafka_password: SecretStr = Field(SecretStr(""), description="SASL password.")
     kafka_ca_file: Path | None = Field(None, description="PEM file of the certificate authority.")
-    partitions: int = Field(8, ge=1, le=1024, description="Partitions of every event topic; bounds the number of workers.")
-    replication: int = Field(0, ge=0, le=7, description="Replication factor; 0: 3 where three brokers are up, else 1.")
+    partitions: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Partitions of every event topic; bounds the number of workers.",
+    )
+    replication: int = Field(
+        0, ge=0, le=7, description="Replication factor; 0: 3 where three brokers are up, else 1."
+    )
 
     # -- schemas
-    registry_url: str = Field("", description="Confluent-compatible schema registry; empty: the committed id lock.")
+    registry_url: str = Field(
+        "", description="Confluent-compatible schema registry; empty: the committed id lock."
+    )
 
     # -- worker
-    group: str = Field("headrace", pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Consumer group and Faust app id of the workers.")
-    worker_id: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Static group membership: one name per worker of a region, kept over restarts.")
-    session_timeout_s: float = Field(10.0, ge=6.0, le=300.0, description="Group session: a worker silent for so long loses its partitions.")
-    batch_max: int = Field(512, ge=1, le=10_000, description="Most clicks in one pass (one model call).")
-    linger_ms: float = Field(10.0, ge=0.0, le=1000.0, description="Longest wait to gather a batch, from its first click.")
-    commit_interval_s: float = Field(1.0, ge=0.05, le=60.0, description="Time between offset commits.")
-    stall_timeout_s: float = Field(30.0, ge=2.0, le=3600.0, description="The worker ends itself after so long with lag and no progress.")
+    group: str = Field(
+        "headrace",
+        pattern=r"^[A-Za-z0-9_-]{1,60}$",
+        description="Consumer group and Faust app id of the workers.",
+    )
+    worker_id: str = Field(
+        "0",
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
+        description="Static group membership: one name per worker of a region, kept over restarts.",
+    )
+    session_timeout_s: float = Field(
+        10.0,
+        ge=6.0,
+        le=300.0,
+        description="Group session: a worker silent for so long loses its partitions.",
+    )
+    batch_max: int = Field(
+        512, ge=1, le=10_000, description="Most clicks in one pass (one model call)."
+    )
+    linger_ms: float = Field(
+        10.0, ge=0.0, le=1000.0, description="Longest wait to gather a batch, from its first click."
+    )
+    commit_interval_s: float = Field(
+        1.0, ge=0.05, le=60.0, description="Time between offset commits."
+    )
+    stall_timeout_s: float = Field(
+        30.0,
+        ge=2.0,
+        le=3600.0,
+        description="The worker ends itself after so long with lag and no progress.",
+    )
     recommendations_max: int = Field(20, ge=1, le=100, description="Items in one recommendation.")
-    clock_skew_max_s: float = Field(86_400.0, ge=0.0, description="Clicks dated further in the future are rejected.")
+    clock_skew_max_s: float = Field(
+        86_400.0, ge=0.0, description="Clicks dated further in the future are rejected."
+    )
     record_bytes_max: int = Field(65_536, ge=256, description="Larger click records are rejected.")
     web_host: str = Field("127.0.0.1", description="Address of /livez, /readyz and /metrics.")
-    web_port: int = Field(0, ge=0, le=65_535, description="Port of the same; 0: any free one, printed at the start.")
+    web_port: int = Field(
+        0, ge=0, le=65_535, description="Port of the same; 0: any free one, printed at the start."
+    )
 
     # -- models
-    model_dir: Path | None = Field(None, description="Model folder to load at the start; later ones come by the `models` topic.")
-    scorer_threads: int = Field(1, ge=1, le=256, description="Threads of one model call on the CPU.")
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="Where the model runs; auto: CUDA where the machine has it.")
+    model_dir: Path | None = Field(
+        None,
+        description="Model folder to load at the start; later ones come by the `models` topic.",
+    )
+    scorer_threads: int = Field(
+        1, ge=1, le=256, description="Threads of one model call on the CPU."
+    )
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="Where the model runs; auto: CUDA where the machine has it."
+    )
 
     # -- local Kafka
-    home: Path = Field(default_factory=default_home, description="Folder of the local Kafka's data, logs and pid files.")
-    cache: Path = Field(default_factory=default_cache, description="Folder of the downloaded Kafka jars.")
-    kafka_home: Path | None = Field(None, description="An unpacked Kafka to use instead of the downloaded jars (KAFKA_HOME).")
-    java: Path | None = Field(None, description="A java binary to use instead of the bundled runtime.")
+    home: Path = Field(
+        default_factory=default_home,
+        description="Folder of the local Kafka's data, logs and pid files.",
+    )
+    cache: Path = Field(
+        default_factory=default_cache, description="Folder of the downloaded Kafka jars."
+    )
+    kafka_home: Path | None = Field(
+        None, description="An unpacked Kafka to use instead of the downloaded jars (KAFKA_HOME)."
+    )
+    java: Path | None = Field(
+        None, description="A java binary to use instead of the bundled runtime."
+    )
     kafka_heap_mb: int = Field(256, ge=96, le=65_536, description="Heap of one local broker, MB.")
-    kafka_port: int = Field(0, ge=0, le=65_000, description="First port of the local region; 0: by region (east 19092, west 29092).")
+    kafka_port: int = Field(
+        0,
+        ge=0,
+        le=65_000,
+        description="First port of the local region; 0: by region (east 19092, west 29092).",
+    )
 
     @classmethod
     def settings_customise_sources(

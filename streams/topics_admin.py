@@ -104,7 +104,9 @@ class TopicReport:
     def drifted(self) -> tuple[TopicState, ...]:
         """Topics that still are not as declared."""
         return tuple(
-            topic for topic in self.topics if any(not difference.fixed for difference in topic.differences)
+            topic
+            for topic in self.topics
+            if any(not difference.fixed for difference in topic.differences)
         )
 
 
@@ -113,11 +115,19 @@ def wanted_topics(settings: Settings, brokers_count: int) -> tuple[WantedTopic, 
     replication = settings.replication or (_REPLICAS if brokers_count >= _REPLICAS else 1)
     durable = {"min.insync.replicas": "2" if replication >= _REPLICAS else "1"}
     declared = [
-        WantedTopic(topic.name, topic.partitions or settings.partitions, replication, topic.config() | durable)
+        WantedTopic(
+            topic.name,
+            topic.partitions or settings.partitions,
+            replication,
+            topic.config() | durable,
+        )
         for topic in TOPICS
     ]
     changelog = WantedTopic(
-        changelog_topic(settings.group), settings.partitions, replication, _CHANGELOG_CONFIG | durable
+        changelog_topic(settings.group),
+        settings.partitions,
+        replication,
+        _CHANGELOG_CONFIG | durable,
     )
     return (*declared, changelog)
 
@@ -190,7 +200,9 @@ def _create(
             for topic in left.values()
         ]
         fault = ""
-        for name, future in admin.create_topics(requests, request_timeout=REQUEST_TIMEOUT_S).items():
+        for name, future in admin.create_topics(
+            requests, request_timeout=REQUEST_TIMEOUT_S
+        ).items():
             try:
                 future.result(timeout=2 * REQUEST_TIMEOUT_S)
                 created.add(name)
@@ -219,11 +231,15 @@ def _await_leaders(
 ) -> Any:
     while True:
         metadata = cluster_metadata(admin)
-        waiting = [topic.name for topic in wanted if not _has_leaders(metadata.topics.get(topic.name))]
+        waiting = [
+            topic.name for topic in wanted if not _has_leaders(metadata.topics.get(topic.name))
+        ]
         if not waiting:
             return metadata
         if clock() >= deadline:
-            raise KafkaError(f"topics {', '.join(waiting)} have no leader for some of their partitions")
+            raise KafkaError(
+                f"topics {', '.join(waiting)} have no leader for some of their partitions"
+            )
         sleep(_PAUSE_S)
 
 
@@ -243,11 +259,15 @@ def _replication(topic: Any) -> int:
 def _configs(admin: AdminClient, wanted: Iterable[WantedTopic]) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in wanted]
     configs: dict[str, dict[str, str]] = {}
-    for resource, future in admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S).items():
+    for resource, future in admin.describe_configs(
+        resources, request_timeout=REQUEST_TIMEOUT_S
+    ).items():
         try:
             entries = future.result(timeout=2 * REQUEST_TIMEOUT_S)
         except KafkaException as error:
-            raise KafkaError(f"the configuration of topic {resource.name} cannot be read: {error.args[0].str()}") from None
+            raise KafkaError(
+                f"the configuration of topic {resource.name} cannot be read: {error.args[0].str()}"
+            ) from None
         configs[resource.name] = {name: entry.value for name, entry in entries.items()}
     return configs
 
@@ -281,7 +301,9 @@ def compare(
         for key, value in topic.config.items():
             has = configs[topic.name].get(key, "")
             if not _same(key, value, has):
-                differences.append(Difference(key, value, has, "`headrace topics create --fix` sets it"))
+                differences.append(
+                    Difference(key, value, has, "`headrace topics create --fix` sets it")
+                )
         if differences:
             found[topic.name] = differences
     return found
@@ -310,19 +332,29 @@ def _partition_advice(topic: WantedTopic, found: int) -> str:
 def _fixed(admin: AdminClient, name: str, differences: Sequence[Difference]) -> list[Difference]:
     """The differences, those marked as fixed that could be."""
     result: list[Difference] = []
-    settable = {one.what: one.wanted for one in differences if one.what not in ("partitions", "replication")}
+    settable = {
+        one.what: one.wanted for one in differences if one.what not in ("partitions", "replication")
+    }
     if settable:
         entries = [
-            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in settable.items()
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in settable.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         _done(admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_S), name)
     for one in differences:
         grows = one.what == "partitions" and name in _MAY_GROW and int(one.found) < int(one.wanted)
         if grows:
-            _done(admin.create_partitions([NewPartitions(name, int(one.wanted))], request_timeout=REQUEST_TIMEOUT_S), name)
+            _done(
+                admin.create_partitions(
+                    [NewPartitions(name, int(one.wanted))], request_timeout=REQUEST_TIMEOUT_S
+                ),
+                name,
+            )
         fixed = grows or one.what in settable
-        result.append(Difference(one.what, one.wanted, one.found, "" if fixed else one.advice, fixed))
+        result.append(
+            Difference(one.what, one.wanted, one.found, "" if fixed else one.advice, fixed)
+        )
     return result
 
 

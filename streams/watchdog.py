@@ -71,10 +71,15 @@ class Watchdog:
         asked = {TopicPartition(*tp): OffsetSpec.latest() for tp in positions}
         try:
             ends = admin.list_offsets(asked, request_timeout=ASK_TIMEOUT_S)
-            return sum(
-                max(0, end.result(timeout=ASK_TIMEOUT_S).offset - (positions[tp.topic, tp.partition] or 0))
+            lag: int = sum(
+                max(
+                    0,
+                    end.result(timeout=ASK_TIMEOUT_S).offset
+                    - (positions[tp.topic, tp.partition] or 0),
+                )
                 for tp, end in ends.items()
             )
+            return lag
         except (KafkaException, TimeoutError):
             return None
 

@@ -31,9 +31,16 @@ ANSWER_TIMEOUT_S = 60.0
 def create_topics(bootstrap: str, settings: Settings) -> None:
     """All topics of Headrace, on one broker."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    wanted = [NewTopic(t.name, t.partitions or settings.partitions, 1, config=t.config()) for t in TOPICS]
+    wanted = [
+        NewTopic(t.name, t.partitions or settings.partitions, 1, config=t.config()) for t in TOPICS
+    ]
     wanted.append(
-        NewTopic(changelog_topic(settings.group), settings.partitions, 1, config={"cleanup.policy": "compact"})
+        NewTopic(
+            changelog_topic(settings.group),
+            settings.partitions,
+            1,
+            config={"cleanup.policy": "compact"},
+        )
     )
     for future in admin.create_topics(wanted, operation_timeout=20).values():
         future.result(timeout=30)
@@ -84,7 +91,9 @@ class Feeder:
             if error is None:
                 self.acked.append(event_id)
 
-        self._producer.produce(CLICKS.name, CODEC.encode("Click", record), record["user_id"], on_delivery=delivered)
+        self._producer.produce(
+            CLICKS.name, CODEC.encode("Click", record), record["user_id"], on_delivery=delivered
+        )
         self._producer.poll(0)
 
     def send_raw(self, value: bytes | None, key: bytes | None) -> None:
@@ -114,10 +123,15 @@ def answers(settings: Settings, bootstrap: str) -> Counter[str]:
 def dead_letters(settings: Settings, bootstrap: str) -> list[dict[str, Any]]:
     """All rejected records so far."""
     config = read_config(settings, bootstrap)
-    return [CODEC.decode("Rejected", message.value()) for message in read_topic(config, DEAD_LETTERS.name)]
+    return [
+        CODEC.decode("Rejected", message.value())
+        for message in read_topic(config, DEAD_LETTERS.name)
+    ]
 
 
-def wait_answered(settings: Settings, bootstrap: str, expected: set[str], timeout_s: float = ANSWER_TIMEOUT_S) -> Counter[str]:
+def wait_answered(
+    settings: Settings, bootstrap: str, expected: set[str], timeout_s: float = ANSWER_TIMEOUT_S
+) -> Counter[str]:
     """Wait until every expected click is answered; fails with how many are missing."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -125,21 +139,27 @@ def wait_answered(settings: Settings, bootstrap: str, expected: set[str], timeou
         missing = expected - found.keys()
         if not missing:
             return found
-        assert time.monotonic() < deadline, f"{len(missing)} of {len(expected)} clicks not answered in {timeout_s} s"
+        assert time.monotonic() < deadline, (
+            f"{len(missing)} of {len(expected)} clicks not answered in {timeout_s} s"
+        )
         time.sleep(0.3)
 
 
 def assert_state_equals_oracle(settings: Settings, bootstrap: str) -> None:
     """The changelog holds, byte for byte, what the clicks say."""
     config = read_config(settings, bootstrap)
-    limits = Limits(settings.record_bytes_max, int(1000 * (time.time() + settings.clock_skew_max_s)))
+    limits = Limits(
+        settings.record_bytes_max, int(1000 * (time.time() + settings.clock_skew_max_s))
+    )
     oracle = oracle_of(read_topic(config, CLICKS.name), CODEC, limits)
     found = state_of(read_topic(config, changelog_topic(settings.group)))
     assert oracle, "no clicks, nothing compared"
     assert not differences(found, oracle)
 
 
-def start_worker(settings: Settings, bootstrap: str, folder: Path, worker_id: str = "0", **environment: str) -> WorkerProcess:
+def start_worker(
+    settings: Settings, bootstrap: str, folder: Path, worker_id: str = "0", **environment: str
+) -> WorkerProcess:
     """A worker process that serves."""
     worker = make_worker(settings, bootstrap, folder, worker_id, **environment)
     worker.start()
@@ -147,7 +167,9 @@ def start_worker(settings: Settings, bootstrap: str, folder: Path, worker_id: st
     return worker
 
 
-def make_worker(settings: Settings, bootstrap: str, folder: Path, worker_id: str = "0", **environment: str) -> WorkerProcess:
+def make_worker(
+    settings: Settings, bootstrap: str, folder: Path, worker_id: str = "0", **environment: str
+) -> WorkerProcess:
     """A worker process, not started."""
     return WorkerProcess(
         worker_id,

@@ -74,7 +74,12 @@ def show_command(user: str, region: str | None, servers: str | None, as_json: bo
     if not windows:
         raise click.ClickException(f"no window of user {user!r} in region {settings.region}")
     events = [
-        {"ts": e.ts, "event_type": EVENT_TYPES[e.event_type], "item_id": e.item_id.decode(), "event_id": e.event_key.hex()}
+        {
+            "ts": e.ts,
+            "event_type": EVENT_TYPES[e.event_type],
+            "item_id": e.item_id.decode(),
+            "event_id": e.event_key.hex(),
+        }
         for window in windows
         for e in unpack(window)
     ]
@@ -93,22 +98,32 @@ def show_command(user: str, region: str | None, servers: str | None, as_json: bo
 
 @state.command("verify")
 @click.option("--region", help="Region to read (HEADRACE_REGION).")
-@click.option("--peer", "peers", multiple=True, help="Another region whose mirrored clicks are folded too.")
+@click.option(
+    "--peer", "peers", multiple=True, help="Another region whose mirrored clicks are folded too."
+)
 @click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def verify_command(region: str | None, peers: tuple[str, ...], servers: str | None, as_json: bool) -> None:
+def verify_command(
+    region: str | None, peers: tuple[str, ...], servers: str | None, as_json: bool
+) -> None:
     """Hold the state against an oracle that sorts all clicks; exit 1 on any difference."""
     settings, config = _settings(region, servers)
     topics = [CLICKS.name, *(mirrored_topic(peer, CLICKS.name) for peer in peers or settings.peers)]
-    limits = Limits(settings.record_bytes_max, int(1000 * (time.time() + settings.clock_skew_max_s)))
+    limits = Limits(
+        settings.record_bytes_max, int(1000 * (time.time() + settings.clock_skew_max_s))
+    )
     oracle = oracle_of(
-        (record for topic in topics for record in read_topic(config, topic)), Codec.from_lock(), limits
+        (record for topic in topics for record in read_topic(config, topic)),
+        Codec.from_lock(),
+        limits,
     )
     found = _read_state(settings, config)
     differ = differences(found, oracle)
     users = sum(len(users) for users in oracle.values())
     if as_json:
-        shown = [{"partition": d.partition, "user_id": d.user.decode(errors="replace")} for d in differ]
+        shown = [
+            {"partition": d.partition, "user_id": d.user.decode(errors="replace")} for d in differ
+        ]
         click.echo(json.dumps({"equal": not differ, "users": users, "differ": shown}))
     elif not differ:
         click.echo(f"equal: {users} users, byte for byte what the clicks say")

@@ -20,12 +20,21 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.command()
 @click.option("--region", help="Region to serve (HEADRACE_REGION).")
-@click.option("--peer", "peers", multiple=True, help="Another region, whose mirrored clicks are folded too.")
+@click.option(
+    "--peer", "peers", multiple=True, help="Another region, whose mirrored clicks are folded too."
+)
 @click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
 @click.option("--worker-id", help="Name of this worker within its region, kept over restarts.")
-@click.option("--model", "model_dir", type=click.Path(path_type=Path), help="Model folder to start with.")
+@click.option(
+    "--model", "model_dir", type=click.Path(path_type=Path), help="Model folder to start with."
+)
 @click.option("--web-port", type=int, help="Port of /livez, /readyz and /metrics; 0: any.")
-@click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+)
 def worker(
     region: str | None,
     peers: tuple[str, ...],
@@ -65,7 +74,8 @@ async def run_worker(settings: Settings) -> int:
     from streams.app import build_app
     from streams.preflight import check_topics
 
-    await asyncio.to_thread(check_topics, settings)
+    partitions = await asyncio.to_thread(check_topics, settings)
+    settings = settings.model_copy(update={"partitions": partitions})
     app = build_app(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -60,7 +60,12 @@ def rank(recommenders: Sequence[Recommender], snapshots: Sequence[bytes | None],
             break
         taken = np.flatnonzero(ranking.answered)
         if len(taken):
-            part = Ranking(ranking.items, ranking.indices[taken], ranking.scores[taken], ranking.answered[taken])
+            part = Ranking(
+                ranking.items,
+                ranking.indices[taken],
+                ranking.scores[taken],
+                ranking.answered[taken],
+            )
             answers.append(TierAnswer(recommender, rows[taken], part))
         missing = np.flatnonzero(~ranking.answered)
         rows = rows[missing]

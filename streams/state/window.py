@@ -44,7 +44,9 @@ def pack_key(ts: int, event_key: bytes) -> bytes:
     return ts.to_bytes(8, "big") + event_key
 
 
-def fold(window: bytes | None, key: bytes, event_type: int, item_id: bytes) -> tuple[bytes | None, bytes | None]:
+def fold(
+    window: bytes | None, key: bytes, event_type: int, item_id: bytes
+) -> tuple[bytes | None, bytes | None]:
     """The window with the event in it, and the item of the event that it pushed out.
 
     Returns `(window, None)`, the very same object, when the event changes nothing: it is in
@@ -93,7 +95,9 @@ def fold(window: bytes | None, key: bytes, event_type: int, item_id: bytes) -> t
     return _insert(window, key, event_type, item_id)
 
 
-def _insert(window: bytes, key: bytes, event_type: int, item_id: bytes) -> tuple[bytes, bytes | None]:
+def _insert(
+    window: bytes, key: bytes, event_type: int, item_id: bytes
+) -> tuple[bytes, bytes | None]:
     """Fold an event that is not the newest: a late one, or a duplicate."""
     count = window[1]
     end = 2 + KEY_BYTES * count
@@ -161,4 +165,6 @@ def pack(events: list[WindowEvent]) -> bytes:
         if held is None or (event.item_id, event.event_type) > (held.item_id, held.event_type):
             newest[key] = event
     keys = sorted(newest)[-WINDOW_EVENTS:]
-    return _join(keys, [newest[key].event_type for key in keys], [newest[key].item_id for key in keys])
+    return _join(
+        keys, [newest[key].event_type for key in keys], [newest[key].item_id for key in keys]
+    )

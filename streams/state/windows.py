@@ -21,7 +21,9 @@ class Windows:
         self.partitions: dict[int, dict[bytes, bytes]] = {}
         self.counts: Counter[bytes] = Counter()
 
-    def restore(self, partition: int, keys: Iterable[bytes], values: Iterable[bytes | None]) -> None:
+    def restore(
+        self, partition: int, keys: Iterable[bytes], values: Iterable[bytes | None]
+    ) -> None:
         """Take changelog records into a partition, in their order; None removes a user.
 
         Counts are not kept here, since a user may come many times: call `recount` at the end.

@@ -12,8 +12,8 @@ from typing import Any
 
 import harness
 import pytest
-
 from conftest import LocalKafka
+
 from schemas.errors import RecordError
 
 pytestmark = pytest.mark.kafka
@@ -31,7 +31,13 @@ def poison(rng: random.Random) -> dict[str, bytes | None]:
     """One record of each kind of poison, by the reason that it must get."""
     encode = harness.CODEC.encode
     whole = encode("Click", good_click(rng))
-    foreign = {"subject": "s", "kind": "drift", "message": "no click", "value": None, "raised_at": 1}
+    foreign = {
+        "subject": "s",
+        "kind": "drift",
+        "message": "no click",
+        "value": None,
+        "raised_at": 1,
+    }
     with pytest.raises(RecordError):
         harness.CODEC.decode("Click", encode("Alert", foreign))
     return {
@@ -48,7 +54,9 @@ def poison(rng: random.Random) -> dict[str, bytes | None]:
     }
 
 
-def test_poison_is_set_aside_and_the_good_is_answered(fresh_kafka: LocalKafka, tmp_path: Path) -> None:
+def test_poison_is_set_aside_and_the_good_is_answered(
+    fresh_kafka: LocalKafka, tmp_path: Path
+) -> None:
     settings, bootstrap = fresh_kafka.settings, fresh_kafka.bootstrap
     harness.create_topics(bootstrap, settings)
     rng = random.Random(7)

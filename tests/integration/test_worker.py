@@ -8,8 +8,8 @@ from pathlib import Path
 
 import harness
 import pytest
-
 from conftest import LocalKafka
+
 from infra.workers import WorkerProcess
 from schemas.topics import CLICKS, changelog_topic
 from streams.readback import read_topic
@@ -61,7 +61,9 @@ def test_killed_three_times_misses_nothing(shop: LocalKafka, tmp_path: Path) -> 
     harness.assert_state_equals_oracle(settings, bootstrap)
 
 
-def test_stopped_and_restarted_three_times_answers_each_once(shop: LocalKafka, tmp_path: Path) -> None:
+def test_stopped_and_restarted_three_times_answers_each_once(
+    shop: LocalKafka, tmp_path: Path
+) -> None:
     settings, bootstrap = shop.settings, shop.bootstrap
     feeder = harness.Feeder(bootstrap)
     sender = threading.Thread(target=feeder.send, args=(15_000,), kwargs={"rate": 1500.0})
@@ -136,7 +138,9 @@ def test_second_replay_changes_no_byte(shop: LocalKafka, tmp_path: Path) -> None
 def _wait_partitions(worker: WorkerProcess, count: int) -> None:
     deadline = time.monotonic() + harness.READY_TIMEOUT_S
     while owned(worker) != count:
-        assert time.monotonic() < deadline, f"the worker never owned {count} partitions: {worker.log_tail()}"
+        assert time.monotonic() < deadline, (
+            f"the worker never owned {count} partitions: {worker.log_tail()}"
+        )
         time.sleep(0.1)
 
 

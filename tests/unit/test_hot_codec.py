@@ -14,7 +14,7 @@ from schemas.clicks import EVENT_TYPES, RawClick, click_decoder, event_key
 from schemas.codec import Codec
 from schemas.errors import RecordError
 from schemas.recommendations import item_wire, recommendation_encoder
-from schemas.varint import zigzag
+from schemas.varint import TimeEncoder, zigzag
 
 CODEC = Codec.from_lock()
 decode = click_decoder(CODEC)
@@ -79,7 +79,9 @@ def test_agrees_on_damaged_bytes(click: dict[str, Any], data: st.DataObject) -> 
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(value) - 1))
         value[at] = data.draw(st.integers(0, 255))
-    damaged = bytes(value[: data.draw(st.integers(0, len(value)))]) + data.draw(st.binary(max_size=3))
+    damaged = bytes(value[: data.draw(st.integers(0, len(value)))]) + data.draw(
+        st.binary(max_size=3)
+    )
     assert quickly(damaged) == carefully(damaged)
 
 
@@ -96,7 +98,8 @@ def test_agrees_on_damaged_bytes(click: dict[str, Any], data: st.DataObject) -> 
         (CODEC.encode("Click", plain_click).replace(b"item-1", b"it\xff\xfe-"), "utf-8"),
         (
             CODEC.encode(
-                "Alert", {"subject": "a", "kind": "drift", "message": "", "value": None, "raised_at": 1}
+                "Alert",
+                {"subject": "a", "kind": "drift", "message": "", "value": None, "raised_at": 1},
             ),
             "other-schema",
         ),
@@ -123,7 +126,9 @@ answers = st.integers(1, 20).flatmap(
 
 
 @given(answers, st.integers(0, 2**42))
-def test_encodes_what_fastavro_encodes(case: tuple[int, list[tuple[bytes, bytes, int, int, list[int]]]], scored_at: int) -> None:
+def test_encodes_what_fastavro_encodes(
+    case: tuple[int, list[tuple[bytes, bytes, int, int, list[int]]]], scored_at: int
+) -> None:
     k, rows = case
     items = [b"a", "größe".encode(), b"x" * 128, b"item-3", b"item-4"]
     indices = np.full((len(rows), k), -1, dtype=np.int32)
@@ -158,6 +163,11 @@ def test_encodes_what_fastavro_encodes(case: tuple[int, list[tuple[bytes, bytes,
             "scored_at": scored_at,
         }
         assert encoded[row] == CODEC.encode("Recommendation", expected)
+
+
+@given(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2**42))
+def test_time_encoder_is_zigzag(value: int) -> None:
+    assert TimeEncoder().encode(value) == zigzag(value)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))

@@ -67,7 +67,9 @@ def test_split_and_join_change_nothing(left: list[WindowEvent], right: list[Wind
 def test_known_event_returns_the_same_object(events: list[WindowEvent]) -> None:
     window = folded(events)
     for one in unpack(window):
-        again, pushed_out = fold(window, pack_key(one.ts, one.event_key), one.event_type, one.item_id)
+        again, pushed_out = fold(
+            window, pack_key(one.ts, one.event_key), one.event_type, one.item_id
+        )
         assert again is window
         assert pushed_out is None
 
@@ -97,13 +99,20 @@ def test_counts_are_the_windows_items(arrivals: list[tuple[int, int, WindowEvent
     windows.recount()
     assert kept == windows.counts
     assert sum(kept.values()) == sum(
-        1 for users in windows.partitions.values() for window in users.values() for item in items_of(window) if item
+        1
+        for users in windows.partitions.values()
+        for window in users.values()
+        for item in items_of(window)
+        if item
     )
 
 
 def test_folding_a_batch_twice_reports_no_change() -> None:
     windows = Windows()
-    clicks = [RawClick(b"", number.to_bytes(16, "big"), b"u", b"i%d" % number, 0, 10**12 + number) for number in range(80)]
+    clicks = [
+        RawClick(b"", number.to_bytes(16, "big"), b"u", b"i%d" % number, 0, 10**12 + number)
+        for number in range(80)
+    ]
     first = fold_batch(windows, clicks, [3] * 80)
     counts = Counter(windows.counts)
     second = fold_batch(windows, clicks, [3] * 80)
@@ -122,12 +131,22 @@ def test_impressions_are_not_folded() -> None:
 
 def test_snapshot_is_the_window_right_after_each_click() -> None:
     windows = Windows()
-    clicks = [RawClick(b"", number.to_bytes(16, "big"), b"u", b"i%d" % number, 0, 10**12 + number) for number in range(3)]
+    clicks = [
+        RawClick(b"", number.to_bytes(16, "big"), b"u", b"i%d" % number, 0, 10**12 + number)
+        for number in range(3)
+    ]
     result = fold_batch(windows, clicks, [0] * 3)
-    assert [items_of(window) for window in result.snapshots if window] == [[b"i0"], [b"i0", b"i1"], [b"i0", b"i1", b"i2"]]
+    assert [items_of(window) for window in result.snapshots if window] == [
+        [b"i0"],
+        [b"i0", b"i1"],
+        [b"i0", b"i1", b"i2"],
+    ]
 
 
-@pytest.mark.parametrize("junk", [b"", b"\x01", b"\x02\x01" + bytes(25), b"\x01\x02" + bytes(50), b"\x01\x33" + bytes(2000)])
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"\x01", b"\x02\x01" + bytes(25), b"\x01\x02" + bytes(50), b"\x01\x33" + bytes(2000)],
+)
 def test_unpack_refuses_what_is_no_window(junk: bytes) -> None:
     with pytest.raises(ValueError, match="not a window"):
         unpack(junk)
