@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from infra.cluster.region import bootstrap
-from schemas.codec import Codec
 from schemas.errors import DeliveryError
+from schemas.registry import codec_from_settings
 from streams.clicks.columns import ClickColumns, concatenated, limited, until, while_running
 from streams.clicks.dating import Dating, as_recorded, as_sent, moved, wall_ms
 from streams.clicks.files import write_clicks
@@ -33,6 +33,7 @@ from streams.clicks.replay import replay as send_all
 from streams.clicks.simulate import START_MS, Shop
 from streams.clicks.sources import ClickSource, Skipped, TimeUnit
 from streams.settings import Settings, load_settings
+from streams.stages.decode import TS_MIN_MS
 
 INTERRUPTED_EXIT_CODE = 130
 # Below this part of the rate asked for, the summary says so.
@@ -122,6 +123,9 @@ def replay(
             batches, total = (whole,), len(whole)
             if now and not schedule.paced and total:
                 dating = moved(wall_ms() - int(whole.ts.max()))
+            old = 0 if now else int((whole.ts < TS_MIN_MS).sum())
+            if old:
+                click.echo(f"{old:,} clicks are dated before 2000, and workers reject those: --now moves them", err=True)
         delivery = sending.run(batches, schedule, dating, stopped, total)
     _summarise(delivery, rate, as_json, source.skipped)
 
@@ -210,7 +214,7 @@ class _Sending:
 
     def __init__(self, settings: Settings, seed: int, journal: Path | None) -> None:
         self._producer = open_producer(settings, bootstrap(settings))
-        self._codec = Codec.from_lock()
+        self._codec = codec_from_settings(settings.registry_url)
         self._seed = seed
         self._journal = journal
 

@@ -107,7 +107,7 @@ def make_catalogue(items: int, seed: int) -> Catalogue:
     sizes = rng.dirichlet(np.full(leaves, 4.0))
     leaf = np.concatenate([np.arange(leaves), rng.choice(leaves, items - leaves, p=sizes)]).astype(np.int32)
     level = rng.lognormal(3.0, 0.7, leaves)
-    price: NDArray[np.float64] = np.round(np.maximum(level[leaf] * rng.lognormal(0.0, 0.5, items), 0.5), 2)
+    price = np.round(np.maximum(level[leaf] * rng.lognormal(0.0, 0.5, items), 0.5), 2).astype(np.float64)
     weight = rng.random(items)
     tier = _tiers(leaf, price)
     shelf = np.lexsort((rng.random(items), leaf)).astype(np.int32)

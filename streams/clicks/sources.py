@@ -112,6 +112,7 @@ class ClickSource:
                 kind = np.zeros(len(raw.rows), np.uint8)
             faults.add("no user", _empty(user))
             faults.add("no item", _empty(item) & (kind != _SEARCH))
+            faults.add("NUL in the item", _has_nul(item))
             faults.add(f"user of more than {USER_ID_BYTES_MAX} bytes", _longer(user, USER_ID_BYTES_MAX))
             faults.add(f"item of more than {ITEM_ID_BYTES_MAX} bytes", _longer(item, ITEM_ID_BYTES_MAX))
             ts, wrong = times(columns["ts"], self._unit or "ms")
@@ -182,6 +183,11 @@ def _empty(column: Any) -> NDArray[np.bool_]:
 def _longer(column: Any, bytes_max: int) -> NDArray[np.bool_]:
     lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(column), 0).to_numpy()
     return lengths > bytes_max
+
+
+def _has_nul(column: Any) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.fill_null(pc.match_substring(column, "\0"), False).to_numpy(zero_copy_only=False)
+    return found.astype(np.bool_)
 
 
 def _nothing(column: Any) -> NDArray[np.bool_]:
