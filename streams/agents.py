@@ -47,7 +47,7 @@ def declare(app: HeadraceApp) -> BatchChannel:
         """Clicks in, recommendations out."""
         async for batch in stream:
             try:
-                await app.path.handle(batch)
+                await app.path.handle(batch, app.commit_offsets)
             except Exception as error:
                 # Faust would acknowledge the batch and go on (faust-streaming issues 315, 527).
                 app.fail(error)

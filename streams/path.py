@@ -28,9 +28,13 @@ Commit = Callable[[Offsets], Awaitable[bool]]
 FLUSH_SLICE_S: Final = 0.02
 FLUSH_TIMEOUT_S: Final = 30.0
 KAFKA_TIMEOUT_S: Final = 10.0
-# A batch must be through in this share of the group session, or it may not write: by the
-# session's end another worker may own its partitions.
-FENCE_SHARE: Final = 0.8
+# A worker may write for this share of the group session after it was last known to be a member.
+# Its records come by a client of their own, which would go on when the group has given the
+# partitions to another worker; so membership is proved by a commit, which the broker takes from
+# members only and which renews the session, and nothing is written without a fresh proof.
+LEASE_SHARE: Final = 0.8
+# Without news, offsets are committed again this often in a lease, to renew it.
+RENEWALS_PER_LEASE: Final = 3
 
 
 class DataPath:
@@ -58,32 +62,47 @@ class DataPath:
         self.serving = False
         self._emitter = emitter
         self._changelog = changelog
-        self._fence_s = FENCE_SHARE * session_timeout_s
+        self._lease_s = LEASE_SHARE * session_timeout_s
+        self._proved_at = float("-inf")
         self._clock = clock
         self._epoch = 0
         self._committed: Offsets = {}
         self._complete_to: dict[int, int] = {}
+        self._commit_lock = asyncio.Lock()
         self._lock = asyncio.Lock()
 
     # -- batches
 
-    async def handle(self, batch: Batch) -> None:
+    async def handle(self, batch: Batch, commit: Commit) -> None:
         """Process one batch. Raises whatever must end the worker; the batch is then redelivered."""
-        async with self._lock:
-            try:
+        try:
+            if batch.epoch == self._epoch and self._lease_left() <= 0:
+                await self._prove(commit)
+            async with self._lock:
                 if batch.epoch == self._epoch:
                     self._process(batch)
-            finally:
-                self.fetcher.release()
+        finally:
+            self.fetcher.release()
+
+    def _lease_left(self) -> float:
+        return self._lease_s - (self._clock() - self._proved_at)
+
+    async def _prove(self, commit: Commit) -> None:
+        async with self._commit_lock:
+            if self._lease_left() <= 0 and not await self._settle_and_commit(commit):
+                raise FencedError(
+                    f"the group has not confirmed this worker for {self._lease_s:.0f} s: its "
+                    "partitions may belong to another worker by now, so nothing more is written"
+                )
 
     def _process(self, batch: Batch) -> None:
         started = self._clock()
         effects = self.hop.process(batch.records)
         now = self._clock()
-        if now - batch.fetched_at > self._fence_s:
+        if self._lease_left() <= 0:  # the process was frozen in the middle of the batch
             raise FencedError(
-                f"a batch took {now - batch.fetched_at:.1f} s, too close to the group session's end: "
-                "its partitions may belong to another worker by now, so nothing of it is written"
+                f"the worker stood still for {now - started:.1f} s in the middle of a batch: its partitions "
+                "may belong to another worker by now, so nothing of the batch is written"
             )
         self._emitter.emit(effects)
         positions: Offsets = {}
@@ -112,23 +131,36 @@ class DataPath:
     # -- commits
 
     async def commit(self, commit: Commit) -> bool:
-        """Wait for all acknowledgements, then commit what was processed; True when it holds."""
-        async with self._lock:
-            return await self._settle_and_commit(commit, only_news=True)
+        """Wait for all acknowledgements, then commit what was processed; True when it holds.
 
-    async def _settle_and_commit(self, commit: Commit, only_news: bool) -> bool:
-        offsets = dict(self.positions)
-        if only_news and offsets == self._committed:
-            self._emitter.check()
-            return True
-        await self._settle()
-        if not offsets:
-            return True
-        if not await commit(offsets):
+        Commits nothing when there are no news and the lease is fresh. Batches go on during the
+        commit itself, which is why there are two locks, taken in this order.
+        """
+        async with self._commit_lock:
+            fresh = self._lease_left() > self._lease_s * (1 - 1 / RENEWALS_PER_LEASE)
+            if fresh and self.positions == self._committed:
+                self._emitter.check()
+                return True
+            return await self._settle_and_commit(commit)
+
+    async def _settle_and_commit(self, commit: Commit, locked: bool = False) -> bool:
+        if locked:
+            await self._settle()
+            offsets, processed = self._offsets()
+        else:
+            async with self._lock:
+                await self._settle()
+                offsets, processed = self._offsets()
+        asked_at = self._clock()
+        if offsets and not await commit(offsets):
             return False
-        self._committed = offsets
+        self._proved_at = asked_at
+        self._committed = processed
         self.metrics.commits.inc()
         return True
+
+    def _offsets(self) -> tuple[Offsets, Offsets]:
+        return {tp: offset or 0 for tp, offset in self.wanted.items()}, dict(self.positions)
 
     async def _settle(self) -> None:
         deadline = self._clock() + FLUSH_TIMEOUT_S
@@ -147,34 +179,30 @@ class DataPath:
         Should the commit fail, the group has gone on without this worker; another may have
         written since, so nothing in memory can be trusted and all of it is forgotten.
         """
-        async with self._lock:
+        async with self._commit_lock, self._lock:
             self._epoch += 1
             self.serving = False
-            self.wanted = {}
             await self._call(self.fetcher.unassign)
             await self._settle()
             partitions = sorted(self.owned)
             ends = await self._call(
                 lambda: self.fetcher.highwaters(self._changelog, partitions, KAFKA_TIMEOUT_S)
             )
-            if await self._settle_and_commit(commit, only_news=False):
+            if await self._settle_and_commit(commit, locked=True):
                 self._complete_to = ends
             else:
                 self._forget(partitions)
-            self.positions = {}
-            self._committed = {}
+            self.positions, self._committed, self.wanted = {}, {}, {}
 
     async def restore(self, partitions: Iterable[int]) -> int:
         """Own these partitions: drop others, read what their changelogs have and memory lacks."""
         wanted = set(partitions)
         windows = self.hop.windows
-        self._forget(self.owned - wanted)
+        gone = self.owned - wanted
+        self._forget(gone)
         starts = {p: self._complete_to.get(p) if p in windows.partitions else None for p in wanted}
         started = self._clock()
-        count: int = await self._call(
-            lambda: self.fetcher.restore(self._changelog, starts, windows, KAFKA_TIMEOUT_S)
-        )
-        windows.recount()
+        count: int = await self._call(lambda: self._read_windows(starts, changed=bool(gone)))
         self.owned = wanted
         self.metrics.restored.inc(count)
         self.metrics.restore_seconds.set(self._clock() - started)
@@ -182,22 +210,31 @@ class DataPath:
         self.metrics.users.set(windows.users_count)
         return count
 
+    def _read_windows(self, starts: Mapping[int, int | None], changed: bool) -> int:
+        """On the fetching thread, since a million users take seconds."""
+        windows = self.hop.windows
+        count = self.fetcher.restore(self._changelog, starts, windows, KAFKA_TIMEOUT_S)
+        if count or changed:
+            windows.recount()
+        return count
+
     async def start(self, offsets: Mapping[tuple[str, int], int | None]) -> None:
         """Fetch from the committed offsets; None: from the beginning."""
         self._epoch += 1
         epoch = self._epoch
         self.progressed_at = self._clock()
+        self._proved_at = self._clock()  # the group has just given us these partitions
         self.wanted = dict(offsets)
         await self._call(lambda: self.fetcher.assign(offsets, epoch))
         self.serving = True
 
     async def finish(self, commit: Commit) -> None:
         """Clean stop: finish the batch in hand, flush, commit, fetch no more."""
-        async with self._lock:
+        async with self._commit_lock, self._lock:
             self._epoch += 1
             self.serving = False
             await self._call(self.fetcher.unassign)
-            if not await self._settle_and_commit(commit, only_news=True):
+            if not await self._settle_and_commit(commit, locked=True):
                 raise KafkaError("the last commit failed: some clicks will be answered again")
 
     def _forget(self, partitions: Iterable[int]) -> None:

@@ -27,9 +27,37 @@ DEPARTMENTS: Final[dict[str, tuple[str, ...]]] = {
     "Office": ("Desk", "Chair", "Notebook", "Pen", "Lamp", "Shelf"),
     "Beauty": ("Soap", "Perfume", "Brush", "Cream", "Mirror", "Towel"),
 }
-LEAVES: Final = tuple((department, noun) for department, nouns in DEPARTMENTS.items() for noun in nouns)
-_BRANDS: Final = ("Alder", "Brook", "Cairn", "Dell", "Ember", "Fjord", "Grove", "Heath", "Islay", "Juniper", "Knoll", "Loch")
-_ADJECTIVES: Final = ("Classic", "Light", "Sturdy", "Compact", "Soft", "Bright", "Quiet", "Grand", "Simple", "Fine", "Bold", "Warm")
+LEAVES: Final = tuple(
+    (department, noun) for department, nouns in DEPARTMENTS.items() for noun in nouns
+)
+_BRANDS: Final = (
+    "Alder",
+    "Brook",
+    "Cairn",
+    "Dell",
+    "Ember",
+    "Fjord",
+    "Grove",
+    "Heath",
+    "Islay",
+    "Juniper",
+    "Knoll",
+    "Loch",
+)
+_ADJECTIVES: Final = (
+    "Classic",
+    "Light",
+    "Sturdy",
+    "Compact",
+    "Soft",
+    "Bright",
+    "Quiet",
+    "Grand",
+    "Simple",
+    "Fine",
+    "Bold",
+    "Warm",
+)
 PRICE_TIERS: Final = 3
 NEIGHBOURS: Final = 8
 COMPLEMENTS: Final = 3
@@ -105,9 +133,13 @@ def make_catalogue(items: int, seed: int) -> Catalogue:
     leaves = int(np.clip(items // _LEAF_ITEMS_MIN, 1, len(LEAVES)))
     # Some categories are larger than others, and each has an item.
     sizes = rng.dirichlet(np.full(leaves, 4.0))
-    leaf = np.concatenate([np.arange(leaves), rng.choice(leaves, items - leaves, p=sizes)]).astype(np.int32)
+    leaf = np.concatenate([np.arange(leaves), rng.choice(leaves, items - leaves, p=sizes)]).astype(
+        np.int32
+    )
     level = rng.lognormal(3.0, 0.7, leaves)
-    price = np.round(np.maximum(level[leaf] * rng.lognormal(0.0, 0.5, items), 0.5), 2).astype(np.float64)
+    price = np.round(np.maximum(level[leaf] * rng.lognormal(0.0, 0.5, items), 0.5), 2).astype(
+        np.float64
+    )
     weight = rng.random(items)
     tier = _tiers(leaf, price)
     shelf = np.lexsort((rng.random(items), leaf)).astype(np.int32)
@@ -168,7 +200,9 @@ def _neighbours(leaf: Ints, shelf: Ints) -> Ints:
     return neighbours
 
 
-def _complements(leaf: Ints, tier: Ints, leaves: int, pools: Pools, rng: np.random.Generator) -> Ints:
+def _complements(
+    leaf: Ints, tier: Ints, leaves: int, pools: Pools, rng: np.random.Generator
+) -> Ints:
     """Items of another category that go with each item, in its price tier."""
     goes_with = rng.integers(0, leaves, (leaves, 2))
     chosen = goes_with[leaf[:, None], rng.integers(0, 2, (len(leaf), COMPLEMENTS))]

@@ -51,7 +51,9 @@ class ClickColumns:
             self.event_type[start:stop],
             self.row[start:stop],
             **{
-                name: None if (held := getattr(self, name)) is None else held.slice(start, stop - start)
+                name: None
+                if (held := getattr(self, name)) is None
+                else held.slice(start, stop - start)
                 for name in OPTIONAL
             },
         )
@@ -65,7 +67,10 @@ class ClickColumns:
             self.ts[indices],
             self.event_type[indices],
             self.row[indices],
-            **{name: None if (held := getattr(self, name)) is None else held.take(at) for name in OPTIONAL},
+            **{
+                name: None if (held := getattr(self, name)) is None else held.take(at)
+                for name in OPTIONAL
+            },
         )
 
     def in_time_order(self) -> ClickColumns:
@@ -135,7 +140,9 @@ def until(batches: Iterable[ClickColumns], end_ms: int) -> Iterator[ClickColumns
             return
 
 
-def while_running(batches: Iterable[ClickColumns], running: Callable[[], bool], rows: int) -> Iterator[ClickColumns]:
+def while_running(
+    batches: Iterable[ClickColumns], running: Callable[[], bool], rows: int
+) -> Iterator[ClickColumns]:
     """The batches in pieces of at most `rows`, as long as `running` says so."""
     for batch in batches:
         for start in range(0, len(batch), rows):

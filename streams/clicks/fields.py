@@ -113,7 +113,9 @@ def time_unit(column: Any) -> str | None:
         return "s"
     if abs(middle) < _MILLISECONDS_BELOW:
         return "ms"
-    raise SourceError(f"times like {middle:.0f} are neither seconds nor milliseconds since the epoch")
+    raise SourceError(
+        f"times like {middle:.0f} are neither seconds nor milliseconds since the epoch"
+    )
 
 
 def times(column: Any, unit: str) -> tuple[NDArray[np.int64], Mask]:

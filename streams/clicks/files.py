@@ -18,7 +18,13 @@ from schemas.errors import SourceError
 from streams.clicks.columns import OPTIONAL, ClickColumns
 
 SCHEMA: Final = pa.schema(
-    [("user_id", pa.string()), ("item_id", pa.string()), ("ts", pa.int64()), ("event_type", pa.string()), *OPTIONAL.items()]
+    [
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("ts", pa.int64()),
+        ("event_type", pa.string()),
+        *OPTIONAL.items(),
+    ]
 )
 _TYPES: Final = pa.array(EVENT_TYPES, pa.string())
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
@@ -37,7 +43,9 @@ def table(clicks: ClickColumns) -> Any:
 
 
 def write_clicks(
-    path: Path, batches: Iterable[ClickColumns], progress: Callable[[int], None] = lambda written: None
+    path: Path,
+    batches: Iterable[ClickColumns],
+    progress: Callable[[int], None] = lambda written: None,
 ) -> int:
     """Write all clicks to a .csv, .tsv, .jsonl or .parquet file; returns how many.
 
@@ -66,7 +74,9 @@ def _writer(suffix: str, part: Path, stack: ExitStack) -> Callable[[Any], object
         csv = stack.enter_context(pa_csv.CSVWriter(str(part), SCHEMA, write_options=options))
         return partial(csv.write)
     if suffix == ".parquet":
-        parquet = stack.enter_context(pa_parquet.ParquetWriter(str(part), SCHEMA, compression="zstd"))
+        parquet = stack.enter_context(
+            pa_parquet.ParquetWriter(str(part), SCHEMA, compression="zstd")
+        )
         return partial(parquet.write_table)
     if suffix == ".jsonl":
         text = stack.enter_context(part.open("w", encoding="utf-8"))
@@ -77,4 +87,6 @@ def _writer(suffix: str, part: Path, stack: ExitStack) -> Callable[[Any], object
                 text.write(json.dumps(given, ensure_ascii=False) + "\n")
 
         return write
-    raise SourceError(f"{part.stem}: unknown format; give a name that ends in .tsv, .csv, .jsonl or .parquet")
+    raise SourceError(
+        f"{part.stem}: unknown format; give a name that ends in .tsv, .csv, .jsonl or .parquet"
+    )

@@ -38,14 +38,21 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
 
     def write(self, head: str, outcome: Outcome, partition: int | None, offset: int | None) -> None:
         """One click's outcome; `head` is what `journal_heads` made of the click."""
         where = "null" if partition is None else partition
         at = "null" if offset is None else offset
-        self._file.write(f'{head}, "outcome": "{outcome}", "partition": {where}, "offset": {at}}}\n')
+        self._file.write(
+            f'{head}, "outcome": "{outcome}", "partition": {where}, "offset": {at}}}\n'
+        )
 
     def tick(self) -> None:
         """Hand what was written to the system, now and then."""

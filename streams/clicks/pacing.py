@@ -77,7 +77,9 @@ class AtSpeed:
         """By event time; a click older than the first one is due at once."""
         if self._start_ms is None and len(ts):
             self._start_ms = int(ts[0])
-        due: NDArray[np.float64] = np.maximum(ts - (self._start_ms or 0), 0) / (1000.0 * self._speed)
+        due: NDArray[np.float64] = np.maximum(ts - (self._start_ms or 0), 0) / (
+            1000.0 * self._speed
+        )
         return due
 
 

@@ -44,11 +44,15 @@ def publish_items(
                 break
             except BufferError:
                 if time.monotonic() > deadline_s:
-                    raise DeliveryError(f"topic {topic} takes no items for {timeout_s:.0f} s") from None
+                    raise DeliveryError(
+                        f"topic {topic} takes no items for {timeout_s:.0f} s"
+                    ) from None
                 producer.poll(_POLL_S)
         count += 1
     left = producer.flush(max(0.0, deadline_s - time.monotonic()))
     if faults or left:
         reason = faults[0] if faults else f"no answer within {timeout_s:.0f} s"
-        raise DeliveryError(f"{len(faults) + left:,} of {count:,} items were not acknowledged by {topic}: {reason}")
+        raise DeliveryError(
+            f"{len(faults) + left:,} of {count:,} items were not acknowledged by {topic}: {reason}"
+        )
     return count

@@ -81,7 +81,9 @@ def open_raw(path: Path) -> RawFile:
             return _open_text(path)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise SourceError(f"{path.name} cannot be read: {error}") from None
-    raise SourceError(f"{path.name}: unknown format {kind or 'without extension'!r}; known are {FORMATS}")
+    raise SourceError(
+        f"{path.name}: unknown format {kind or 'without extension'!r}; known are {FORMATS}"
+    )
 
 
 def _stream(path: Path) -> Any:
@@ -97,7 +99,11 @@ def _open_text(path: Path) -> RawFile:
     delimiter = max(_DELIMITERS, key=lambda one: (line.count(one), -_DELIMITERS.index(one)))
     first = next(csv.reader([line], delimiter=delimiter))
     headed = not any(_is_number(name) for name in first)
-    names = tuple(name.strip() for name in first) if headed else tuple(str(n + 1) for n in range(len(first)))
+    names = (
+        tuple(name.strip() for name in first)
+        if headed
+        else tuple(str(n + 1) for n in range(len(first)))
+    )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"{path.name} has several columns named {', '.join(map(repr, twice))}")
@@ -123,7 +129,9 @@ def _text_batches(
 
     def on_odd(row: Any) -> str:
         # The parser counts from 1, the header included.
-        odd.append((row.number - 1 - headed, f"{row.actual_columns} columns, not {row.expected_columns}"))
+        odd.append(
+            (row.number - 1 - headed, f"{row.actual_columns} columns, not {row.expected_columns}")
+        )
         return "skip"
 
     try:
@@ -132,7 +140,10 @@ def _text_batches(
                 stream,
                 # Rows are numbered by the parser only when it runs in one thread.
                 pa_csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, column_names=list(names), skip_rows=int(headed)
+                    use_threads=False,
+                    block_size=BLOCK_BYTES,
+                    column_names=list(names),
+                    skip_rows=int(headed),
                 ),
                 pa_csv.ParseOptions(
                     delimiter=delimiter,
@@ -216,7 +227,9 @@ def _json_batches(path: Path, chosen: Sequence[str]) -> Iterator[RawBatch]:
                 values: list[tuple[str | None, ...]] = []
                 rows: list[int] = []
                 faults: list[tuple[int, str]] = []
-                while len(values) + len(faults) < BATCH_ROWS and (line := lines.readline(LINE_BYTES_MAX)):
+                while len(values) + len(faults) < BATCH_ROWS and (
+                    line := lines.readline(LINE_BYTES_MAX)
+                ):
                     if line.strip():
                         try:
                             values.append(_plain(line, chosen))

@@ -95,7 +95,13 @@ class ClickSender:
     """Sends batches of clicks; counts outcomes in `delivery`. Not for several threads."""
 
     def __init__(
-        self, producer: Any, codec: Codec, *, seed: int = 0, topic: str = CLICKS.name, journal: Journal | None = None
+        self,
+        producer: Any,
+        codec: Codec,
+        *,
+        seed: int = 0,
+        topic: str = CLICKS.name,
+        journal: Journal | None = None,
     ) -> None:
         self.delivery = Delivery()
         self._producer = producer
@@ -116,7 +122,9 @@ class ClickSender:
             items,
             codes,
             clicks.ts,
-            None if clicks.session_id is None else clicks.session_id.fill_null("").cast(pa.binary()).to_pylist(),
+            None
+            if clicks.session_id is None
+            else clicks.session_id.fill_null("").cast(pa.binary()).to_pylist(),
             None if clicks.query is None else clicks.query.cast(pa.binary()).to_pylist(),
             None if clicks.price is None else clicks.price.to_pylist(),
             None if clicks.quantity is None else clicks.quantity.to_pylist(),
@@ -127,7 +135,9 @@ class ClickSender:
                 self._hand_over(users, values, start, stop)
             else:
                 for at in range(start, stop):
-                    head = journal_head(ids[at], users[at], items[at], EVENT_TYPES[codes[at]], int(clicks.ts[at]))
+                    head = journal_head(
+                        ids[at], users[at], items[at], EVENT_TYPES[codes[at]], int(clicks.ts[at])
+                    )
                     self._hand_over(users, values, at, at + 1, partial(self._on_journaled, head))
                 journal.tick()
             self.wait(0)
@@ -140,7 +150,11 @@ class ClickSender:
         stop: int,
         on_delivery: Callable[[ClientError | None, Message], None] | None = None,
     ) -> None:
-        produce, topic, report = self._producer.produce, self._topic, on_delivery or self._on_delivery
+        produce, topic, report = (
+            self._producer.produce,
+            self._topic,
+            on_delivery or self._on_delivery,
+        )
         for at in range(start, stop):
             while True:
                 try:
@@ -157,7 +171,9 @@ class ClickSender:
         """Serve delivery reports, for so many seconds at most."""
         self._producer.poll(seconds)
 
-    def finish(self, timeout_s: float = FLUSH_TIMEOUT_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def finish(
+        self, timeout_s: float = FLUSH_TIMEOUT_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Wait for the outcomes that are open, and count as unknown those that do not come."""
         deadline_s = clock() + timeout_s
         while len(self._producer) and clock() < deadline_s:
@@ -188,7 +204,9 @@ class ClickSender:
         if error is None:
             self._journal.write(head, "ok", message.partition(), message.offset())
         else:
-            self._journal.write(head, "refused" if error.code() in _REFUSALS else "unknown", None, None)
+            self._journal.write(
+                head, "refused" if error.code() in _REFUSALS else "unknown", None, None
+            )
 
     def _count_fault(self, reason: str, count: int = 1) -> None:
         self.delivery.faults[reason] = self.delivery.faults.get(reason, 0) + count
@@ -199,7 +217,9 @@ def open_producer(settings: Settings, bootstrap: str, topic: str = CLICKS.name) 
     producer = Producer(click_producer_config(settings, bootstrap))
     found = cluster_metadata(producer, bootstrap).topics.get(topic)
     if found is None or found.error is not None:
-        raise KafkaError(f"topic {topic} does not exist at {bootstrap}: run `headrace topics create`")
+        raise KafkaError(
+            f"topic {topic} does not exist at {bootstrap}: run `headrace topics create`"
+        )
     return producer
 
 

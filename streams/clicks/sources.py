@@ -113,11 +113,17 @@ class ClickSource:
             faults.add("no user", _empty(user))
             faults.add("no item", _empty(item) & (kind != _SEARCH))
             faults.add("NUL in the item", _has_nul(item))
-            faults.add(f"user of more than {USER_ID_BYTES_MAX} bytes", _longer(user, USER_ID_BYTES_MAX))
-            faults.add(f"item of more than {ITEM_ID_BYTES_MAX} bytes", _longer(item, ITEM_ID_BYTES_MAX))
+            faults.add(
+                f"user of more than {USER_ID_BYTES_MAX} bytes", _longer(user, USER_ID_BYTES_MAX)
+            )
+            faults.add(
+                f"item of more than {ITEM_ID_BYTES_MAX} bytes", _longer(item, ITEM_ID_BYTES_MAX)
+            )
             ts, wrong = times(columns["ts"], self._unit or "ms")
             faults.add("no time", wrong)
-            optional = {name: _optional(name, columns[name], faults) for name in OPTIONAL if name in columns}
+            optional = {
+                name: _optional(name, columns[name], faults) for name in OPTIONAL if name in columns
+            }
         except SourceError as error:
             raise SourceError(f"{self.path.name}: {error}") from None
         self._report(raw, columns, faults)
@@ -139,11 +145,16 @@ class ClickSource:
                 blank &= _nothing(column)
             self.skipped.blank_count += int(blank.sum())
             wrong &= ~blank
-        found = [(int(raw.rows[at]), faults.reasons[faults.codes[at] - 1]) for at in np.flatnonzero(wrong)]
+        found = [
+            (int(raw.rows[at]), faults.reasons[faults.codes[at] - 1])
+            for at in np.flatnonzero(wrong)
+        ]
         for row, reason in sorted([*found, *raw.faults]):
             self.skipped.add(row + (self._raw.first_line or 1), reason)
         if self._strict and self.skipped.count:
-            raise SourceError(f"{self.path.name}: {self.skipped.text()}; without --strict they are left out")
+            raise SourceError(
+                f"{self.path.name}: {self.skipped.text()}; without --strict they are left out"
+            )
 
 
 class _Faults:
@@ -186,7 +197,9 @@ def _longer(column: Any, bytes_max: int) -> NDArray[np.bool_]:
 
 
 def _has_nul(column: Any) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = pc.fill_null(pc.match_substring(column, "\0"), False).to_numpy(zero_copy_only=False)
+    found: NDArray[np.bool_] = pc.fill_null(pc.match_substring(column, "\0"), False).to_numpy(
+        zero_copy_only=False
+    )
     return found.astype(np.bool_)
 
 
@@ -201,8 +214,12 @@ def _mapped(file: str, raw: RawFile, given: Mapping[str, str]) -> dict[str, str]
     """Our field -> the file's column. Raises `SourceError` naming all that is missing at once."""
     unknown = sorted(set(given) - set(NAMES))
     if unknown:
-        raise SourceError(f"--map: no field {', '.join(unknown)}; the fields are {', '.join(NAMES)}")
-    absent = sorted({name for name in given.values() if name != NO_COLUMN and name not in raw.names})
+        raise SourceError(
+            f"--map: no field {', '.join(unknown)}; the fields are {', '.join(NAMES)}"
+        )
+    absent = sorted(
+        {name for name in given.values() if name != NO_COLUMN and name not in raw.names}
+    )
     if absent:
         raise SourceError(f"{file}: no column {', '.join(map(repr, absent))}; {_what_it_has(raw)}")
     usual = {name.lower().replace("_", "").replace("-", ""): name for name in reversed(raw.names)}
