@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from schemas.errors import SchemaError
 
-PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+PRIMITIVES: Final = frozenset(
+    {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
+)
 NO_DEFAULT: Final = object()
 
 
@@ -80,7 +82,10 @@ def _parse(schema: Any, namespace: str, names: dict[str, AvroType]) -> AvroType:
     if kind in PRIMITIVES:
         return AvroType(kind, logical=logical)
     if kind in ("array", "map"):
-        return AvroType(kind, branches=[_parse(schema["items" if kind == "array" else "values"], namespace, names)])
+        return AvroType(
+            kind,
+            branches=[_parse(schema["items" if kind == "array" else "values"], namespace, names)],
+        )
     if kind not in ("record", "enum", "fixed"):
         return _parse(kind, namespace, names)
     name = _full(schema["name"], schema.get("namespace", namespace))
@@ -120,7 +125,11 @@ def fits(value: Any, kind: AvroType) -> bool:
             return isinstance(value, bool)
         case "int" | "long":
             bits = 31 if kind.kind == "int" else 63
-            return isinstance(value, int) and not isinstance(value, bool) and -(1 << bits) <= value < 1 << bits
+            return (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and -(1 << bits) <= value < 1 << bits
+            )
         case "float" | "double":
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         case "string":
@@ -128,17 +137,25 @@ def fits(value: Any, kind: AvroType) -> bool:
         case "bytes":
             return isinstance(value, str) and all(ord(letter) < 256 for letter in value)
         case "fixed":
-            return isinstance(value, str) and len(value) == kind.size and all(ord(letter) < 256 for letter in value)
+            return (
+                isinstance(value, str)
+                and len(value) == kind.size
+                and all(ord(letter) < 256 for letter in value)
+            )
         case "enum":
             return value in kind.symbols
         case "array":
             return isinstance(value, list) and all(fits(one, kind.branches[0]) for one in value)
         case "map":
-            return isinstance(value, dict) and all(fits(one, kind.branches[0]) for one in value.values())
+            return isinstance(value, dict) and all(
+                fits(one, kind.branches[0]) for one in value.values()
+            )
         case "union":
             return fits(value, kind.branches[0])
         case _:
             return isinstance(value, dict) and all(
-                fits(value[one.name], one.type) if one.name in value else one.default is not NO_DEFAULT
+                fits(value[one.name], one.type)
+                if one.name in value
+                else one.default is not NO_DEFAULT
                 for one in kind.fields
             )

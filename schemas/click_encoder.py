@@ -123,7 +123,9 @@ def _tails(
     nothing: list[None] = [None] * count
     pack = _DOUBLE.pack
     tails: list[bytes] = []
-    for query, price, quantity in zip(queries or nothing, prices or nothing, quantities or nothing, strict=True):
+    for query, price, quantity in zip(
+        queries or nothing, prices or nothing, quantities or nothing, strict=True
+    ):
         if query is None and price is None and quantity is None:
             tails.append(_NO_TAIL)
             continue

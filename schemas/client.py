@@ -113,7 +113,9 @@ class ClickProducer:
         if self._closed.is_set():
             raise DeliveryError("this producer of clicks is closed")
         if os.getpid() != self._pid:
-            raise DeliveryError("this producer of clicks was made before a fork: make it in the process that uses it")
+            raise DeliveryError(
+                "this producer of clicks was made before a fork: make it in the process that uses it"
+            )
 
         def on_delivery(error: ClientError | None, message: Message) -> None:
             self._count(event_id, error)
@@ -124,7 +126,9 @@ class ClickProducer:
             self._producer.produce(self._topic, value, user, -1, on_delivery)
         except BufferError:
             self._add_sent(-1)
-            raise DeliveryError("too many clicks wait for Kafka already: it is away or too slow; send later") from None
+            raise DeliveryError(
+                "too many clicks wait for Kafka already: it is away or too slow; send later"
+            ) from None
         except KafkaException as error:
             self._add_sent(-1)
             raise DeliveryError(f"the click was not taken: {error.args[0].str()}") from None
@@ -167,13 +171,20 @@ class ClickProducer:
     def __enter__(self) -> ClickProducer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         before = self._failed
         left = self.close()
         lost = left + self._failed - before
         # An error on its way out says more than that it cost clicks.
         if lost and error is None:
-            raise DeliveryError(f"{lost:,} clicks were not acknowledged within {FLUSH_TIMEOUT_S:.0f} s")
+            raise DeliveryError(
+                f"{lost:,} clicks were not acknowledged within {FLUSH_TIMEOUT_S:.0f} s"
+            )
 
     def _serve(self) -> None:
         while not self._closed.is_set():
@@ -215,15 +226,27 @@ def _check(click: Mapping[str, Any]) -> None:
     for name, bytes_max in (("user_id", USER_ID_BYTES_MAX), ("item_id", ITEM_ID_BYTES_MAX)):
         value = click[name]
         if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > bytes_max:
-            raise RecordError(f"{name} must be a text of at most {bytes_max} bytes, not {str(value)[:80]!r}")
+            raise RecordError(
+                f"{name} must be a text of at most {bytes_max} bytes, not {str(value)[:80]!r}"
+            )
     if not click["user_id"]:
-        raise RecordError("user_id is empty: give the shopper's id or, for anonymous visitors, the session's")
+        raise RecordError(
+            "user_id is empty: give the shopper's id or, for anonymous visitors, the session's"
+        )
     if click["event_type"] not in EVENT_TYPES:
-        raise RecordError(f"event_type is {click['event_type']!r}; it must be one of {', '.join(EVENT_TYPES)}")
+        raise RecordError(
+            f"event_type is {click['event_type']!r}; it must be one of {', '.join(EVENT_TYPES)}"
+        )
     if "\0" in click["item_id"]:
         raise RecordError(f"item_id {click['item_id'][:80]!r} has a NUL in it")
     if not click["item_id"] and click["event_type"] != "search":
         raise RecordError("item_id is empty: only a search has no item")
-    if isinstance(click["ts"], bool) or not isinstance(click["ts"], int) or not TS_MS_MIN <= click["ts"] <= TS_MS_MAX:
-        raise RecordError(f"ts is {click['ts']!r}; it must be an int, milliseconds since the epoch, not before 2000")
+    if (
+        isinstance(click["ts"], bool)
+        or not isinstance(click["ts"], int)
+        or not TS_MS_MIN <= click["ts"] <= TS_MS_MAX
+    ):
+        raise RecordError(
+            f"ts is {click['ts']!r}; it must be an int, milliseconds since the epoch, not before 2000"
+        )
     event_key(click["event_id"])

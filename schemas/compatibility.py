@@ -45,13 +45,18 @@ class Incompatibility:
         return f"{self.reader} cannot read {self.writer} at {self.where or '/'}: {self.reason}"
 
 
-def full_transitive(versions: Sequence[tuple[str, Mapping[str, Any]]], newest: tuple[str, Mapping[str, Any]]) -> list[Incompatibility]:
+def full_transitive(
+    versions: Sequence[tuple[str, Mapping[str, Any]]], newest: tuple[str, Mapping[str, Any]]
+) -> list[Incompatibility]:
     """What speaks against `newest` beside the earlier versions; each is (label, schema).
 
     Raises `SchemaError` where a schema is none.
     """
     label, schema = newest
-    faults = [Incompatibility(label, label, where, reason) for where, reason in default_faults(parse_type(schema))]
+    faults = [
+        Incompatibility(label, label, where, reason)
+        for where, reason in default_faults(parse_type(schema))
+    ]
     for old_label, old in versions:
         pairs = ((label, schema, old_label, old), (old_label, old, label, schema))
         for reader_label, reader, writer_label, writer in pairs:
@@ -92,7 +97,9 @@ def _defaults(kind: AvroType, path: str, seen: set[int]) -> Iterator[tuple[str, 
         yield from _defaults(one.type, here, seen)
 
 
-def _resolve(reader: AvroType, writer: AvroType, path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+def _resolve(
+    reader: AvroType, writer: AvroType, path: str, seen: set[tuple[int, int]]
+) -> Iterator[tuple[str, str]]:
     if (id(reader), id(writer)) in seen:
         return
     seen.add((id(reader), id(writer)))
@@ -112,12 +119,17 @@ def _resolve(reader: AvroType, writer: AvroType, path: str, seen: set[tuple[int,
     elif not _same_name(reader, writer):
         yield path, f"{writer.text()} is not {reader.text()}: names differ, and no alias joins them"
     elif reader.logical != writer.logical:
-        yield path, f"the logical type changed from {writer.logical or 'none'} to {reader.logical or 'none'}"
+        yield (
+            path,
+            f"the logical type changed from {writer.logical or 'none'} to {reader.logical or 'none'}",
+        )
     else:
         yield from _resolve_same_kind(reader, writer, path, seen)
 
 
-def _resolve_same_kind(reader: AvroType, writer: AvroType, path: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+def _resolve_same_kind(
+    reader: AvroType, writer: AvroType, path: str, seen: set[tuple[int, int]]
+) -> Iterator[tuple[str, str]]:
     if reader.kind in ("array", "map"):
         yield from _resolve(reader.branches[0], writer.branches[0], f"{path}[]", seen)
     elif reader.kind == "fixed" and reader.size != writer.size:
@@ -125,7 +137,10 @@ def _resolve_same_kind(reader: AvroType, writer: AvroType, path: str, seen: set[
     elif reader.kind == "enum":
         unknown = [symbol for symbol in writer.symbols if symbol not in reader.symbols]
         if unknown and reader.default is None:
-            yield path, f"the symbols {', '.join(unknown)} are unknown there, and there is no default to read them as"
+            yield (
+                path,
+                f"the symbols {', '.join(unknown)} are unknown there, and there is no default to read them as",
+            )
     elif reader.kind == "record":
         for one in reader.fields:
             there = _field(one, writer)
@@ -141,7 +156,10 @@ def _branch(reader: AvroType, writer: AvroType) -> AvroType | None:
     for branch in reader.branches:
         if branch.kind == writer.kind and _same_name(branch, writer):
             return branch
-    return next((branch for branch in reader.branches if branch.kind in _PROMOTIONS.get(writer.kind, ())), None)
+    return next(
+        (branch for branch in reader.branches if branch.kind in _PROMOTIONS.get(writer.kind, ())),
+        None,
+    )
 
 
 def _same_name(reader: AvroType, writer: AvroType) -> bool:
@@ -200,11 +218,18 @@ def random_value(kind: AvroType, rng: random.Random, depth: int = 0) -> Any:
         case "enum":
             return rng.choice(kind.symbols)
         case "array":
-            return [random_value(kind.branches[0], rng, depth + 1) for _ in range(_length(rng, depth))]
+            return [
+                random_value(kind.branches[0], rng, depth + 1) for _ in range(_length(rng, depth))
+            ]
         case "map":
-            return {str(at): random_value(kind.branches[0], rng, depth + 1) for at in range(_length(rng, depth))}
+            return {
+                str(at): random_value(kind.branches[0], rng, depth + 1)
+                for at in range(_length(rng, depth))
+            }
         case "union":
-            plain = [branch for branch in kind.branches if branch.kind not in ("record", "array", "map")]
+            plain = [
+                branch for branch in kind.branches if branch.kind not in ("record", "array", "map")
+            ]
             branch = rng.choice(plain if plain and depth > _DEPTH_MAX else kind.branches)
             value = random_value(branch, rng, depth + 1)
             # Records of a union are told apart by name only.

@@ -25,13 +25,18 @@ def lock_faults(locked: Sequence[LockedSchema]) -> list[str]:
         if fingerprint(one.schema) != one.fingerprint
     ]
     ids = [one.schema_id for one in locked]
-    faults += [f"the lock gives id {number} twice" for number in sorted({number for number in ids if ids.count(number) > 1})]
+    faults += [
+        f"the lock gives id {number} twice"
+        for number in sorted({number for number in ids if ids.count(number) > 1})
+    ]
     for record in sorted({one.record for one in locked}):
         numbers = [one.version for one in versions_of(locked, record)]
         if numbers != list(range(1, len(numbers) + 1)):
             faults.append(f"the lock's versions of {record} are {numbers}, not 1 to {len(numbers)}")
         if record not in FILES:
-            faults.append(f"the lock has {record}, which has no file: old records of it would be unreadable")
+            faults.append(
+                f"the lock has {record}, which has no file: old records of it would be unreadable"
+            )
     return faults
 
 
@@ -42,8 +47,13 @@ def incompatibilities(locked: Sequence[LockedSchema], schemas: Schemas) -> list[
         if schema.get("name") != record:
             faults.append(f"the file of {record} names its record {schema.get('name')!r}")
             continue
-        old = [(f"{record} version {one.version}", one.schema) for one in versions_of(locked, record)]
-        known = any(fingerprint(one.schema) == fingerprint(dict(schema)) for one in versions_of(locked, record))
+        old = [
+            (f"{record} version {one.version}", one.schema) for one in versions_of(locked, record)
+        ]
+        known = any(
+            fingerprint(one.schema) == fingerprint(dict(schema))
+            for one in versions_of(locked, record)
+        )
         label = f"{record} as in the file"
         if known:  # the newest locked version: judged beside the others all the same
             old = [(name, text) for name, text in old if text != schema]
@@ -86,7 +96,9 @@ def extended(locked: Sequence[LockedSchema], schemas: Schemas) -> list[LockedSch
         raise SchemaError("; ".join(faults))
     broken = incompatibilities(locked, schemas)
     if broken:
-        raise IncompatibleSchemaError("not locked, the change is not compatible: " + "; ".join(broken))
+        raise IncompatibleSchemaError(
+            "not locked, the change is not compatible: " + "; ".join(broken)
+        )
     result = list(locked)
     for record, schema in schemas.items():
         versions = versions_of(locked, record)

@@ -41,7 +41,9 @@ class Registry:
     `url`: one or several addresses with commas, user and password in them where needed.
     """
 
-    def __init__(self, url: str, client: SchemaRegistryClient | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, client: SchemaRegistryClient | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self.where = _without_password(url)
         self._client = client if client is not None else _client(url, timeout_s)
 
@@ -66,10 +68,15 @@ class Registry:
 
         Raises `IncompatibleSchemaError` where the registry refuses the change, else `SchemaError`.
         """
-        subject, body = subject_of(record), self._body(schema if schema is not None else load_schema(record))
+        subject, body = (
+            subject_of(record),
+            self._body(schema if schema is not None else load_schema(record)),
+        )
         schema_id = self._ask(subject, lambda: self._client.register_schema(subject, body))
         if schema_id is None:
-            raise SchemaError(f"the registry at {self.where} has no way to register subject {subject}")
+            raise SchemaError(
+                f"the registry at {self.where} has no way to register subject {subject}"
+            )
         return int(schema_id)
 
     def id_of(self, record: str) -> int | None:
@@ -94,7 +101,9 @@ class Registry:
                 "run `headrace schemas register`"
             )
         schemas = current_schemas()
-        return Codec(ids, {schema_id: (record, schemas[record]) for record, schema_id in ids.items()}, self)
+        return Codec(
+            ids, {schema_id: (record, schemas[record]) for record, schema_id in ids.items()}, self
+        )
 
     @staticmethod
     def _body(schema: Mapping[str, Any]) -> Any:
@@ -115,7 +124,9 @@ class Registry:
                 raise IncompatibleSchemaError(
                     f"the registry at {self.where} refuses the change of {what}: {error.error_message}"
                 ) from None
-            raise SchemaError(f"the registry at {self.where} answers with status {error.http_status_code}: {error.error_message}") from None
+            raise SchemaError(
+                f"the registry at {self.where} answers with status {error.http_status_code}: {error.error_message}"
+            ) from None
         except Exception as error:  # the client passes on what its HTTP library raises
             raise SchemaError(
                 f"the registry at {self.where} does not answer ({type(error).__name__}: {error}): "
@@ -138,7 +149,9 @@ def _client(url: str, timeout_s: float) -> SchemaRegistryClient:
             }
         )
     except ImportError as error:
-        raise SchemaError(f"the registry client is not installed ({error}): install confluent-kafka[schemaregistry]") from None
+        raise SchemaError(
+            f"the registry client is not installed ({error}): install confluent-kafka[schemaregistry]"
+        ) from None
     except (ValueError, TypeError) as error:
         raise SchemaError(f"{_without_password(url)!r} is no registry address: {error}") from None
 

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from types import FrameType
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from infra.cluster.region import bootstrap
-from schemas.errors import DeliveryError
-from schemas.registry import codec_from_settings
+from infra.commands.sending import INTERRUPTED_EXIT_CODE, Sending, interruptible, summarise
 from streams.clicks.columns import ClickColumns, concatenated, limited, until, while_running
-from streams.clicks.dating import Dating, as_recorded, as_sent, moved, wall_ms
+from streams.clicks.dating import as_recorded, as_sent, moved, wall_ms
 from streams.clicks.files import write_clicks
-from streams.clicks.journal import Journal
 from streams.clicks.pacing import AtOnce, AtRate, AtSpeed, Schedule
-from streams.clicks.publish import publish_items
-from streams.clicks.replay import CHUNK_ROWS, ClickSender, Delivery, open_producer
-from streams.clicks.replay import replay as send_all
+from streams.clicks.replay import CHUNK_ROWS
 from streams.clicks.simulate import START_MS, Shop
 from streams.clicks.sources import ClickSource, Skipped, TimeUnit
-from streams.settings import Settings, load_settings
+from streams.settings import load_settings
 from streams.stages.decode import TS_MIN_MS
-
-INTERRUPTED_EXIT_CODE = 130
-# Below this part of the rate asked for, the summary says so.
-RATE_REACHED = 0.98
 
 
 @click.group()
@@ -50,7 +33,9 @@ class Speed(click.ParamType):
 
     name = "factor"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         try:
             factor = float(str(value).lower().removesuffix("x"))
         except ValueError:
@@ -65,28 +50,69 @@ class Mapping(click.ParamType):
 
     name = "field=column,…"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, str]:
         if isinstance(value, dict):
             return value
         pairs = [part.partition("=") for part in str(value).split(",") if part.strip()]
         if not all(field.strip() and equals and column.strip() for field, equals, column in pairs):
-            self.fail(f"{value!r} is no mapping; give field=column, several with commas", param, ctx)
+            self.fail(
+                f"{value!r} is no mapping; give field=column, several with commas", param, ctx
+            )
         return {field.strip(): column.strip() for field, _, column in pairs}
 
 
 @clicks.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--map", "mapping", type=Mapping(), help="Columns of our fields: user_id=…,item_id=…,ts=…, also event_type, session_id, query, price, quantity. Without a header line, columns are 1, 2, …; `-` leaves a field out.")
-@click.option("--time-unit", type=click.Choice(["auto", "s", "ms"]), default="auto", show_default=True, help="Unit of times that are numbers.")
+@click.option(
+    "--map",
+    "mapping",
+    type=Mapping(),
+    help="Columns of our fields: user_id=…,item_id=…,ts=…, also event_type, session_id, query, price, quantity. Without a header line, columns are 1, 2, …; `-` leaves a field out.",
+)
+@click.option(
+    "--time-unit",
+    type=click.Choice(["auto", "s", "ms"]),
+    default="auto",
+    show_default=True,
+    help="Unit of times that are numbers.",
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks per second.")
-@click.option("--speed", type=Speed(), help="As in the file, so many times as fast, for example 10x.")
-@click.option("--as-is", is_flag=True, help="In the file's order, read as a stream, instead of in time order.")
-@click.option("--now/--keep-times", default=False, help="Date each click when it is sent (without --rate and --speed: move all so that the newest is now), or keep the times (default).")
+@click.option(
+    "--speed", type=Speed(), help="As in the file, so many times as fast, for example 10x."
+)
+@click.option(
+    "--as-is", is_flag=True, help="In the file's order, read as a stream, instead of in time order."
+)
+@click.option(
+    "--now/--keep-times",
+    default=False,
+    help="Date each click when it is sent (without --rate and --speed: move all so that the newest is now), or keep the times (default).",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many clicks.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Part of the event ids: the same file and seed give the same ids.")
-@click.option("--strict", is_flag=True, help="Fail on the first rows that are no clicks, instead of skipping them.")
-@click.option("--journal", type=click.Path(path_type=Path, dir_okay=False), help="Write what became of each click to this file, as JSON lines.")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Part of the event ids: the same file and seed give the same ids.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail on the first rows that are no clicks, instead of skipping them.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what became of each click to this file, as JSON lines.",
+)
+@click.option(
+    "--bootstrap",
+    "servers",
+    help="Kafka bootstrap servers (default: the setting, or the local region).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def replay(
     file: Path,
@@ -109,8 +135,8 @@ def replay(
     """
     source = ClickSource(file, mapping, unit=time_unit, strict=strict)
     schedule = _schedule(rate, speed)
-    with _interruptible() as stopped:
-        sending = _Sending(load_settings(bootstrap=servers), seed, journal)
+    with interruptible() as stopped:
+        sending = Sending(load_settings(bootstrap=servers), seed, journal)
         batches: Iterable[ClickColumns] = source.batches()
         total, dating = None, as_sent(schedule) if now and schedule.paced else as_recorded
         if as_is and limit is not None:
@@ -125,25 +151,77 @@ def replay(
                 dating = moved(wall_ms() - int(whole.ts.max()))
             old = 0 if now else int((whole.ts < TS_MIN_MS).sum())
             if old:
-                click.echo(f"{old:,} clicks are dated before 2000, and workers reject those: --now moves them", err=True)
+                click.echo(
+                    f"{old:,} clicks are dated before 2000, and workers reject those: --now moves them",
+                    err=True,
+                )
         delivery = sending.run(batches, schedule, dating, stopped, total)
-    _summarise(delivery, rate, as_json, source.skipped)
+    summarise(delivery, rate, as_json, source.skipped)
 
 
 @clicks.command()
-@click.option("--shoppers", type=click.IntRange(1, 10_000_000), default=1_000, show_default=True, help="Shoppers.")
-@click.option("--items", type=click.IntRange(1, 5_000_000), default=2_000, show_default=True, help="Items of the catalogue.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Everything random: the same seed and sizes give the same clicks at any rate.")
+@click.option(
+    "--shoppers",
+    type=click.IntRange(1, 10_000_000),
+    default=1_000,
+    show_default=True,
+    help="Shoppers.",
+)
+@click.option(
+    "--items",
+    type=click.IntRange(1, 5_000_000),
+    default=2_000,
+    show_default=True,
+    help="Items of the catalogue.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Everything random: the same seed and sizes give the same clicks at any rate.",
+)
 @click.option("--clicks", "count", type=click.IntRange(min=1), help="Stop after so many clicks.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds; with --out, of simulated time.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop after so many seconds; with --out, of simulated time.",
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks per second.")
-@click.option("--speed", type=Speed(), help="Simulated time, so many times as fast, for example 60x.")
-@click.option("--start", type=click.DateTime(), help="Where simulated time begins (UTC); keeps simulated times.")
-@click.option("--now/--keep-times", default=None, help="Date each click when it is sent (default without --start), or as simulated.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this .tsv, .csv, .jsonl or .parquet file instead of Kafka.")
-@click.option("--catalog/--no-catalog", default=True, show_default=True, help="Send the items to the catalog topic first.")
-@click.option("--journal", type=click.Path(path_type=Path, dir_okay=False), help="Write what became of each click to this file, as JSON lines.")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option(
+    "--speed", type=Speed(), help="Simulated time, so many times as fast, for example 60x."
+)
+@click.option(
+    "--start",
+    type=click.DateTime(),
+    help="Where simulated time begins (UTC); keeps simulated times.",
+)
+@click.option(
+    "--now/--keep-times",
+    default=None,
+    help="Date each click when it is sent (default without --start), or as simulated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this .tsv, .csv, .jsonl or .parquet file instead of Kafka.",
+)
+@click.option(
+    "--catalog/--no-catalog",
+    default=True,
+    show_default=True,
+    help="Send the items to the catalog topic first.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what became of each click to this file, as JSON lines.",
+)
+@click.option(
+    "--bootstrap",
+    "servers",
+    help="Kafka bootstrap servers (default: the setting, or the local region).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def simulate(
     shoppers: int,
@@ -166,12 +244,17 @@ def simulate(
     Without --clicks and --seconds it goes on until Ctrl-C.
     """
     schedule = _schedule(rate, speed)
-    shop = Shop(shoppers, items, seed, START_MS if start is None else int(start.replace(tzinfo=UTC).timestamp() * 1000))
-    with _interruptible() as stopped:
+    shop = Shop(
+        shoppers,
+        items,
+        seed,
+        START_MS if start is None else int(start.replace(tzinfo=UTC).timestamp() * 1000),
+    )
+    with interruptible() as stopped:
         if out is not None:
             _simulate_to_file(shop, out, count, seconds, rate, stopped)
             return
-        sending = _Sending(load_settings(bootstrap=servers), seed, journal)
+        sending = Sending(load_settings(bootstrap=servers), seed, journal)
         if catalog:
             sending.publish(shop)
         batches: Iterable[ClickColumns] = shop.clicks()
@@ -185,12 +268,19 @@ def simulate(
         if count is not None:
             batches = limited(batches, count)
         live = start is None if now is None else now
-        delivery = sending.run(batches, schedule, as_sent(schedule) if live else as_recorded, stopped, count)
-    _summarise(delivery, rate, as_json, Skipped())
+        delivery = sending.run(
+            batches, schedule, as_sent(schedule) if live else as_recorded, stopped, count
+        )
+    summarise(delivery, rate, as_json, Skipped())
 
 
 def _simulate_to_file(
-    shop: Shop, out: Path, count: int | None, seconds: float | None, rate: float | None, stopped: Callable[[], bool]
+    shop: Shop,
+    out: Path,
+    count: int | None,
+    seconds: float | None,
+    rate: float | None,
+    stopped: Callable[[], bool],
 ) -> None:
     if count is None and seconds is None:
         raise click.UsageError("--out needs --clicks or --seconds: a file has to end")
@@ -209,110 +299,9 @@ def _simulate_to_file(
         raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE)
 
 
-class _Sending:
-    """A run of clicks into Kafka with its progress bar; connects when it is made."""
-
-    def __init__(self, settings: Settings, seed: int, journal: Path | None) -> None:
-        self._producer = open_producer(settings, bootstrap(settings))
-        self._codec = codec_from_settings(settings.registry_url)
-        self._seed = seed
-        self._journal = journal
-
-    def publish(self, shop: Shop) -> None:
-        """Send the shop's catalogue."""
-        publish_items(self._producer, self._codec, shop.catalogue.records(wall_ms()))
-
-    def run(
-        self,
-        batches: Iterable[ClickColumns],
-        schedule: Schedule,
-        dating: Dating,
-        stopped: Callable[[], bool],
-        total: int | None,
-    ) -> Delivery:
-        """Send all batches; `total`: how many clicks there will be, where that is known."""
-        with ExitStack() as stack:
-            journal = None if self._journal is None else stack.enter_context(Journal(self._journal))
-            progress = stack.enter_context(_progress(total))
-            sender = ClickSender(self._producer, self._codec, seed=self._seed, journal=journal)
-            return send_all(
-                batches, sender, schedule, dating=dating, stopped=stopped, progress=progress
-            )
-
-
 def _schedule(rate: float | None, speed: float | None) -> Schedule:
     if rate is not None and speed is not None:
         raise click.UsageError("--rate and --speed exclude each other")
     if rate is not None:
         return AtRate(rate)
     return AtOnce() if speed is None else AtSpeed(speed)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether to stop: after the first Ctrl-C or SIGTERM, while a second one ends at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    held = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop.is_set
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[Delivery], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda delivery: None
-        return
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} acknowledged, {task.fields[open]:,} on the way"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("clicks", total=total, open=0)
-
-        def update(delivery: Delivery) -> None:
-            done = delivery.acknowledged + delivery.refused + delivery.unknown
-            bar.update(task, completed=delivery.acknowledged, open=delivery.handed - done)
-
-        yield update
-
-
-def _summarise(delivery: Delivery, rate: float | None, as_json: bool, skipped: Skipped) -> None:
-    """Print what became of the clicks, and end with the exit code that says so."""
-    if as_json:
-        summary = asdict(delivery) | {
-            "rate": round(delivery.rate, 1),
-            "skipped": skipped.count,
-            "skipped_by_reason": skipped.by_reason,
-        }
-        click.echo(json.dumps(summary))
-    else:
-        click.echo(
-            f"acknowledged {delivery.acknowledged:,}, refused {delivery.refused:,}, unknown {delivery.unknown:,} "
-            f"of {delivery.handed:,} clicks in {delivery.seconds:.1f} s: {delivery.rate:,.0f} clicks/s"
-        )
-    if skipped.count:
-        click.echo(skipped.text(), err=True)
-    for reason, count in delivery.faults.items():
-        click.echo(f"{count:,} not acknowledged: {reason}", err=True)
-    if rate and not delivery.interrupted and delivery.rate < RATE_REACHED * rate and delivery.seconds > 1:
-        click.echo(f"{rate:,.0f} clicks/s were asked for and not reached", err=True)
-    if delivery.interrupted:
-        click.echo("interrupted: the rest was not sent", err=True)
-        raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE)
-    if delivery.acknowledged < delivery.handed:
-        raise DeliveryError(
-            f"{delivery.handed - delivery.acknowledged:,} of {delivery.handed:,} clicks were not acknowledged"
-        )

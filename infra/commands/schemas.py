@@ -21,7 +21,11 @@ def schemas() -> None:
 
 
 @schemas.command()
-@click.option("--registry", is_flag=True, help="Ask the configured registry too whether it has today's schemas.")
+@click.option(
+    "--registry",
+    is_flag=True,
+    help="Ask the configured registry too whether it has today's schemas.",
+)
 def check(registry: bool) -> None:
     """Fail on an incompatible change, and where lock and files disagree.
 
@@ -32,7 +36,9 @@ def check(registry: bool) -> None:
     if registry:
         _registry().codec()
     versions = sum(len(versions_of(locked, record)) for record in current)
-    click.echo(f"{len(current)} schemas, {versions} versions: all read one another, and the lock is up to date")
+    click.echo(
+        f"{len(current)} schemas, {versions} versions: all read one another, and the lock is up to date"
+    )
 
 
 @schemas.command()

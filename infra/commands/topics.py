@@ -10,7 +10,8 @@ from rich.table import Table
 from infra.cluster.region import bootstrap
 from streams.kafka import client_config
 from streams.settings import Settings, load_settings
-from streams.topics_admin import TopicReport, cluster_metadata, create_topics, wanted_topics
+from streams.topic_plan import TopicReport, wanted_topics
+from streams.topics_admin import cluster_metadata, create_topics
 
 DRIFT_EXIT_CODE = 3
 
@@ -21,8 +22,16 @@ def topics() -> None:
 
 
 @topics.command()
-@click.option("--fix", is_flag=True, help="Set configurations as declared, and add partitions where that is safe.")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option(
+    "--fix",
+    is_flag=True,
+    help="Set configurations as declared, and add partitions where that is safe.",
+)
+@click.option(
+    "--bootstrap",
+    "servers",
+    help="Kafka bootstrap servers (default: the setting, or the local region).",
+)
 def create(fix: bool, servers: str | None) -> None:
     """Create the topics that are missing, and report those that are not as declared.
 
@@ -32,7 +41,9 @@ def create(fix: bool, servers: str | None) -> None:
     report = create_topics(admin, settings, fix=fix)
     for topic in report.topics:
         state = "created" if topic.created else "is there"
-        click.echo(f"{topic.name:<32} {state:<9} {topic.partitions} partitions, {topic.replication} replicas")
+        click.echo(
+            f"{topic.name:<32} {state:<9} {topic.partitions} partitions, {topic.replication} replicas"
+        )
     if any(topic.differences for topic in report.topics):
         _print_differences(report)
     if report.drifted:
@@ -40,7 +51,11 @@ def create(fix: bool, servers: str | None) -> None:
 
 
 @topics.command(name="list")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers (default: the setting, or the local region).")
+@click.option(
+    "--bootstrap",
+    "servers",
+    help="Kafka bootstrap servers (default: the setting, or the local region).",
+)
 def list_topics(servers: str | None) -> None:
     """List the topics of this region, declared and mirrored, as they are in Kafka."""
     settings, admin = _connect(servers)
@@ -68,5 +83,7 @@ def _print_differences(report: TopicReport) -> None:
     table = Table("topic", "what", "declared", "found", "to do")
     for topic in report.topics:
         for one in topic.differences:
-            table.add_row(topic.name, one.what, one.wanted, one.found, "fixed" if one.fixed else one.advice)
+            table.add_row(
+                topic.name, one.what, one.wanted, one.found, "fixed" if one.fixed else one.advice
+            )
     Console(width=None if Console().is_terminal else 160).print(table)

@@ -34,6 +34,8 @@ DELIVERY_TIMEOUT_S: Final = 120.0
 FLUSH_TIMEOUT_S: Final = 30.0
 # Clicks in the client's queue; about 40 MB. When it is full, reading waits.
 QUEUE_CLICKS_MAX: Final = 200_000
+# The same after Ctrl-C, when somebody waits for the prompt.
+STOPPED_FLUSH_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.1
 # Errors that say: not written, and never will be. All others leave the fate open.
 _REFUSALS: Final = frozenset(
@@ -57,6 +59,7 @@ class Delivery:
 
     `handed` = `acknowledged` + `refused` + `unknown` when the run is over. `seconds`: from the
     first click to the last outcome. `faults`: reason -> count of clicks not acknowledged.
+    `ended_by`: why the producer could not go on, else empty.
     """
 
     handed: int = 0
@@ -65,6 +68,7 @@ class Delivery:
     unknown: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    ended_by: str = ""
     faults: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -172,12 +176,21 @@ class ClickSender:
         self._producer.poll(seconds)
 
     def finish(
-        self, timeout_s: float = FLUSH_TIMEOUT_S, clock: Callable[[], float] = time.monotonic
+        self,
+        timeout_s: float = FLUSH_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Wait for the outcomes that are open, and count as unknown those that do not come."""
+        """Wait for the outcomes that are open, and count as unknown those that do not come.
+
+        When stopped, it waits no longer than `STOPPED_FLUSH_TIMEOUT_S` from then on.
+        """
         deadline_s = clock() + timeout_s
+        hurried = False
         while len(self._producer) and clock() < deadline_s:
-            self._producer.flush(min(_POLL_S, max(0.0, deadline_s - clock())))
+            if stopped() and not hurried:
+                hurried, deadline_s = True, min(deadline_s, clock() + STOPPED_FLUSH_TIMEOUT_S)
+            self._producer.flush(_POLL_S)
         if len(self._producer):
             self._producer.purge()
             self._producer.flush(1.0)
@@ -236,7 +249,7 @@ def replay(
 ) -> Delivery:
     """Send all clicks as the schedule says, wait for their outcomes, and count them.
 
-    The schedule goes by the recorded times, whatever `dating` then makes of them. `stopped` ends
+    When the producer cannot go on, it ends early with `ended_by` set. The schedule goes by the recorded times, whatever `dating` then makes of them. `stopped` ends
     the reading; what was handed over by then is still waited for, bounded.
     """
     pacer = Pacer(schedule or AtOnce(), clock, sender.wait, stopped)
@@ -255,8 +268,11 @@ def replay(
                     break
             if stopped():
                 break
+    except KafkaError as error:
+        # What was handed over before still has outcomes, and they are what the caller needs.
+        sender.delivery.ended_by = str(error)
     finally:
-        sender.finish(flush_timeout_s, clock)
+        sender.finish(flush_timeout_s, clock, stopped)
         sender.delivery.seconds = 0.0 if started_s is None else clock() - started_s
         sender.delivery.interrupted = stopped()
         progress(sender.delivery)
