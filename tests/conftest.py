@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,12 @@ def free_base_port(brokers: int = 1) -> int:
         if all(is_free(port) for port in ports):
             return base
     raise RuntimeError(f"no free ports in {PORTS}")
+
+
+@pytest.fixture
+def base_port() -> Callable[[int], int]:
+    """Finds the first port of a region of so many brokers, for tests that start their own."""
+    return free_base_port
 
 
 def running_kafka(home: Path, brokers: int = 1) -> Iterator[LocalKafka]:

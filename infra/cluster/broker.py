@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 
 import psutil
 
+from infra.cluster.archive import Archive
 from infra.cluster.layout import Layout, write_configs
 from infra.cluster.state import ProcessRecord
 from schemas.errors import ClusterError
@@ -24,6 +26,7 @@ FORMAT_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 30.0
 KILL_TIMEOUT_S: Final = 10.0
 PROBE_TIMEOUT_S: Final = 0.5
+POLL_S: Final = 0.02
 
 # The serial collector and the first compiler alone start a broker in half the time and the
 # memory; a laptop's broker never runs hot long enough to miss the second compiler.
@@ -33,12 +36,16 @@ HEAP_MIN_MB: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What starts a Kafka class: the java binary, its major version, the classpath, the heap."""
+    """What starts a Kafka class: the java binary, its major version, the classpath, the heap.
+
+    `archive` is None where the jars are not ours to keep one beside them.
+    """
 
     java: Path
     java_version: int
     classpath: tuple[Path, ...]
     heap_mb: int
+    archive: Archive | None = None
 
     def environment(self) -> dict[str, str]:
         """The environment: the classpath goes in here, since as an argument it fills the process list."""
@@ -48,12 +55,17 @@ class Runtime:
         locale = {"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else {}
         return kept | locale | {"CLASSPATH": os.pathsep.join(str(path) for path in self.classpath)}
 
-    def command(self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()) -> list[str]:
-        """The command line that runs the class `main`."""
+    def jvm(self) -> list[str]:
+        """The JVM with its flags, which an archive must have been made with."""
         quiet = ["--enable-native-access=ALL-UNNAMED"] if self.java_version >= 22 else []
         quiet += ["--sun-misc-unsafe-memory-access=allow"] if self.java_version >= 24 else []
         heap = [f"-Xms{min(HEAP_MIN_MB, self.heap_mb)}m", f"-Xmx{self.heap_mb}m"]
-        return [str(self.java), *heap, *JVM_FLAGS, *quiet, *properties, main, *arguments]
+        return [str(self.java), *heap, *JVM_FLAGS, *quiet]
+
+    def command(self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()) -> list[str]:
+        """The command line that runs the class `main`."""
+        archived = self.archive.options() if self.archive else []
+        return [*self.jvm(), *archived, *properties, main, *arguments]
 
 
 def format_folder(place: Layout, index: int, cluster_id: str, runtime: Runtime) -> None:
@@ -114,7 +126,9 @@ def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subproces
     """Start a broker's process in a session of its own, so that Ctrl-C in a terminal does not reach it."""
     config = write_configs(place, index)
     marked = mark(place.broker_folder(index))
-    command = runtime.command("kafka.Kafka", [str(config)], [marked, *_logging(place, index)])
+    # One broker's classes are all brokers' classes.
+    noted = [f"-XX:DumpLoadedClassList={place.classes}"] if index == 0 and runtime.archive and runtime.archive.wanted() else []
+    command = runtime.command("kafka.Kafka", [str(config)], [marked, *noted, *_logging(place, index)])
     try:
         # What the JVM itself prints (a crash, no memory) belongs into the same log.
         with place.log(index).open("ab") as log:
@@ -137,13 +151,35 @@ def stop_processes(processes: Sequence[psutil.Process], timeout_s: float = STOP_
     """
     for process in processes:
         _signal(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    alive = _living(processes, timeout_s)
     for process in alive:
         _signal(process.kill)
-    _, immortal = psutil.wait_procs(alive, timeout=KILL_TIMEOUT_S)
+    immortal = _living(alive, KILL_TIMEOUT_S)
     if immortal:
         raise ClusterError(f"processes {', '.join(str(p.pid) for p in immortal)} did not end even by SIGKILL: is their disk hanging?")
     return [process.pid for process in alive]
+
+
+def _living(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait until all have ended; returns those that have not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    living = list(processes)
+    while living := [process for process in living if not _ended(process)]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_S)
+    return living
+
+
+def _ended(process: psutil.Process) -> bool:
+    try:
+        process.wait(0)  # reaps a child of ours
+        return True
+    except psutil.TimeoutExpired:
+        # The child of a process that lives on and does not look is a zombie: ended all the same.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        return True
 
 
 def answers(port: int) -> bool:

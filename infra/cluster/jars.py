@@ -17,10 +17,11 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from infra.cluster.folders import check_disk, make_folder
 from infra.cluster.locking import locked
@@ -52,6 +53,8 @@ LOCK_TIMEOUT_S: Final = 600.0
 # Longest time without any jar arriving; the largest is 10 MB.
 FETCH_TIMEOUT_S: Final = 120.0
 FETCH_TRIES: Final = 2
+# How long an interrupted fetch waits for its threads; what they leave is removed by the next one.
+CANCEL_TIMEOUT_S: Final = 2.0
 SCRATCH: Final = "fetch-"
 ADVICE: Final = (
     "Kafka's jars are fetched once, which needs the network; without one, set HEADRACE_KAFKA_HOME to an "
@@ -74,12 +77,15 @@ class Jar:
         return f"{self.group}:{self.artifact}:{self.version}"
 
 
-class Fetcher:
+class Fetcher(Protocol):
     """The seam to the network; `infra.cluster.maven` has the real one."""
 
     def fetch(self, jar: Jar, folder: Path) -> Path:
-        """Bring `jar` into `folder` (a scratch folder) and return its path; raise on any failure."""
-        raise NotImplementedError
+        """Bring `jar` into `folder` (made if need be) and return its path; raise on any failure.
+
+        It is called from several threads.
+        """
+        ...
 
 
 def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
@@ -178,32 +184,39 @@ def _fetch_all(jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Call
     done: queue.SimpleQueue[ClusterError | None] = queue.SimpleQueue()
     for jar in jars:
         todo.put(jar)
-    # Daemon threads, so that Ctrl-C need not wait for a slow download to end.
+    cancelled = threading.Event()
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch:
-        for _ in range(min(FETCHES_MAX, len(jars))):
-            threading.Thread(target=_work, args=(todo, done, folder, Path(scratch), fetcher), daemon=True).start()
-        for _ in jars:
-            try:
-                failure = done.get(timeout=FETCH_TIMEOUT_S)
-            except queue.Empty:
-                failure = ClusterError(f"no jar of Kafka arrived within {FETCH_TIMEOUT_S:.0f} s: the network is too slow now; {ADVICE}")
-            if failure is not None:
-                raise failure
+
+        def work() -> None:
+            while not cancelled.is_set() and not todo.empty():
+                with contextlib.suppress(queue.Empty):
+                    done.put(_fetch(todo.get_nowait(), folder, Path(scratch), fetcher))
+
+        # Daemon threads, so that Ctrl-C need not wait for a slow download to end.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(FETCHES_MAX, len(jars)))]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in jars:
+                failure = _next(done)
+                if failure is not None:
+                    raise failure
+        finally:
+            cancelled.set()
+            deadline = time.monotonic() + CANCEL_TIMEOUT_S
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _work(todo: queue.SimpleQueue[Jar], done: queue.SimpleQueue[ClusterError | None], folder: Path, scratch: Path, fetcher: Fetcher) -> None:
-    with contextlib.suppress(queue.Empty):
-        while True:
-            jar = todo.get_nowait()
-            try:
-                _fetch(jar, folder, scratch, fetcher)
-            except ClusterError as error:
-                done.put(error)
-                return
-            done.put(None)
+def _next(done: queue.SimpleQueue[ClusterError | None]) -> ClusterError | None:
+    try:
+        return done.get(timeout=FETCH_TIMEOUT_S)
+    except queue.Empty:
+        return ClusterError(f"no jar of Kafka arrived within {FETCH_TIMEOUT_S:.0f} s: the network is too slow now. {ADVICE}")
 
 
-def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> None:
+def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> ClusterError | None:
+    """Bring one jar into the cache; returns, not raises, why it cannot be had."""
     problem = ""
     for attempt in range(FETCH_TRIES):
         try:
@@ -212,11 +225,11 @@ def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> None:
             actual = sha256_of(fetched)
             if actual == jar.sha256:
                 fetched.replace(folder / jar.filename)
-                return
+                return None
             problem = f"it came with SHA-256 {actual}, the lock says {jar.sha256}: cut short, or changed on the way"
         except Exception as error:
             problem = _first_line(error)
-    raise ClusterError(f"cannot fetch {jar.coordinate} ({problem}). {ADVICE}")
+    return ClusterError(f"cannot fetch {jar.coordinate} ({problem}). {ADVICE}")
 
 
 def _first_line(error: Exception) -> str:

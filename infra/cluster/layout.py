@@ -55,6 +55,11 @@ class Layout:
         return self.broker_folder(index) / "log4j2.properties"
 
     @property
+    def classes(self) -> Path:
+        """Where the first broker notes the classes that it loads, for the archive."""
+        return self.broker_folder(0) / "classes"
+
+    @property
     def bootstrap(self) -> str:
         return ",".join(f"127.0.0.1:{self.port(index)}" for index in range(self.brokers))
 

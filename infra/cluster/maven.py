@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.cluster.jars import Fetcher, Jar
+from infra.cluster.jars import Jar
 
 
-class MavenFetcher(Fetcher):
+class MavenFetcher:
     """Fetches single artifacts, without their dependencies: the lock already names them all."""
 
     def fetch(self, jar: Jar, folder: Path) -> Path:

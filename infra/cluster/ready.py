@@ -71,7 +71,10 @@ def _check(place: Layout, children: Mapping[int, subprocess.Popen[bytes]], log_o
                 f"broker {index} of region {place.region} ended with code {code} while starting: {last_error(log, log_offsets[index])} (log: {log})"
             )
     if time.monotonic() >= deadline:
-        raise ClusterError(f"region {place.region} was not ready in time ({reason}); it was stopped again (logs: {place.folder}/broker-*/log)")
+        raise ClusterError(
+            f"region {place.region} is not ready in time ({reason}): try again when the machine is less busy, "
+            f"or look into {place.folder}/broker-*/log/server.log"
+        )
 
 
 def _lacking(admin: AdminClient, place: Layout) -> str:

@@ -13,9 +13,10 @@ from typing import Final
 
 import psutil
 
+from infra.cluster.archive import archive_for
 from infra.cluster.broker import Runtime, format_folder, mark, start_broker, stop_processes
 from infra.cluster.folders import check_disk, check_unknown, make_folder, remove_region
-from infra.cluster.jars import cached_classpath
+from infra.cluster.jars import MARKER, Fetcher, cached_classpath
 from infra.cluster.java import find_java
 from infra.cluster.layout import BROKER_COUNTS, Layout, layout, region_folder
 from infra.cluster.locking import locked
@@ -71,6 +72,8 @@ def start(settings: Settings, brokers: int | None = None, report: Report = quiet
                 f"`headrace down --wipe --region {state.region}` removes its data; then start it anew"
             )
         if all(state.living()):
+            # Perhaps only just: its starter may have been killed before it was ready.
+            wait_ready(layout_of(settings, state), {}, {})
             report(f"region {state.region} is already running")
             return state
         return _start_missing(settings, state, report)
@@ -86,15 +89,25 @@ def stop(settings: Settings, *, wipe: bool = False, report: Report = quiet) -> b
         killed = stop_processes(running)
         if killed:
             report(f"{len(killed)} broker(s) did not stop in time and were killed; their next start checks their data")
+        state = _readable_state(folder, wipe)
+        if state is not None:
+            _make_archive(settings, state)
         if wipe:
             foreign = remove_region(folder)
             if foreign:
                 report(f"{folder} stays, since these are not ours: {', '.join(foreign[:5])}")
-        else:
-            state = read_state(folder)
-            if state is not None:
-                write_state(folder, state.stopped())
+        elif state is not None:
+            write_state(folder, state.stopped())
     return bool(running)
+
+
+def _readable_state(folder: Path, wipe: bool) -> RegionState | None:
+    try:
+        return read_state(folder)
+    except ClusterError:
+        if wipe:  # it is the way out of a damaged file
+            return None
+        raise
 
 
 def find_brokers(folder: Path) -> list[psutil.Process]:
@@ -111,16 +124,33 @@ def find_brokers(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def runtime(settings: Settings, report: Report = quiet) -> Runtime:
+def runtime(settings: Settings, report: Report = quiet, fetcher: Callable[[], Fetcher] | None = None) -> Runtime:
     """What starts a Kafka class on this machine: Java and the jars, fetched if need be."""
     java, version = find_java(settings.java)
     if settings.kafka_home is None:
-        classpath = cached_classpath(settings.cache.expanduser().absolute(), report=report)
-    else:
-        classpath = sorted((settings.kafka_home.expanduser().absolute() / "libs").glob("*.jar"))
-        if not any(path.name.startswith("kafka_2.13-4.") for path in classpath):
-            raise ClusterError(f"{settings.kafka_home} is no unpacked Kafka 4 (no libs/kafka_2.13-4.*.jar in it): correct HEADRACE_KAFKA_HOME")
+        classpath = cached_classpath(settings.cache.expanduser().absolute(), fetcher=fetcher, report=report)
+        folder = classpath[0].parent
+        return Runtime(java, version, tuple(classpath), settings.kafka_heap_mb, archive_for(folder, java, (folder / MARKER).read_text("utf-8")))
+    classpath = sorted((settings.kafka_home.expanduser().absolute() / "libs").glob("*.jar"))
+    if not any(path.name.startswith("kafka_2.13-4.") for path in classpath):
+        raise ClusterError(f"{settings.kafka_home} is no unpacked Kafka 4 (no libs/kafka_2.13-4.*.jar in it): correct HEADRACE_KAFKA_HOME")
     return Runtime(java, version, tuple(classpath), settings.kafka_heap_mb)
+
+
+def _make_archive(settings: Settings, state: RegionState) -> None:
+    """After a region that noted its classes has stopped: have them archived for the next starts."""
+    noted = layout_of(settings, state).classes
+    if not noted.is_file():
+        return
+    with contextlib.suppress(ClusterError):  # without jars there is nothing to make faster
+        java = runtime(settings, fetcher=_no_fetcher)
+        if java.archive:
+            java.archive.make(noted, java.jvm(), java.environment())
+    noted.unlink(missing_ok=True)
+
+
+def _no_fetcher() -> Fetcher:
+    raise ClusterError("a stop fetches nothing")
 
 
 def _start_first(settings: Settings, brokers: int, report: Report) -> RegionState:
