@@ -29,10 +29,10 @@ class Shape:
 
     items: int
     window: int = 20
-    dim: int = 48
-    heads: int = 2
+    dim: int = 32
+    heads: int = 1
     layers: int = 1
-    hidden: int = 96
+    hidden: int = 64
     dropout: float = 0.3
 
 
