@@ -1,11 +1,12 @@
-"""`headrace model`: train a model folder, look into one."""
+"""`headrace model`: train a model folder, look into one, announce it to the workers."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -18,11 +19,12 @@ from schemas.errors import ModelError
 if TYPE_CHECKING:
     from models.dataset import Clicks
     from models.train import Recipe
+    from schemas.codec import Codec
 
 
 @click.group()
 def model() -> None:
-    """Train and inspect models."""
+    """Train, inspect and announce models."""
 
 
 @model.command()
@@ -119,3 +121,40 @@ def _table(manifest: Manifest, path: Path) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+@model.command("announce")
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--region", help="Region to tell (HEADRACE_REGION).")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
+def announce_command(path: Path, region: str | None, servers: str | None) -> None:
+    """Announce the model folder DIR: workers verify and serve it, between two batches."""
+    from streams.announce import announce
+
+    config, codec = _connection(region, servers)
+    record = announce(config, codec, path, time.time_ns() // 1_000_000)
+    click.echo(f"announced {record['model']}@{record['version']} in {record['uri']}")
+
+
+@model.command("withdraw")
+@click.argument("name")
+@click.option("--region", help="Region to tell (HEADRACE_REGION).")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
+def withdraw_command(name: str, region: str | None, servers: str | None) -> None:
+    """Withdraw the model NAME: workers go back to the tiers that need no model."""
+    from streams.announce import withdraw
+
+    config, codec = _connection(region, servers)
+    withdraw(config, codec, name)
+    click.echo(f"withdrew {name}")
+
+
+def _connection(region: str | None, servers: str | None) -> tuple[dict[str, Any], Codec]:
+    from infra.cluster.region import bootstrap
+    from schemas.registry import codec_from_settings
+    from streams.kafka import client_config
+    from streams.settings import load_settings
+
+    settings = load_settings(region=region, bootstrap=servers)
+    config = client_config(settings, bootstrap(settings))
+    return config, codec_from_settings(settings.registry_url)
