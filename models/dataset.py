@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.folder import FIRST_ITEM, PADDING, UNKNOWN
-from schemas.errors import ModelError, SourceError
-
-# Column names and the factor to milliseconds, by file layout: ours first, then RecSys 2015.
-LAYOUTS: Final = (
-    (("user_id", "item_id", "ts"), 1),
-    (("SessionId", "ItemId", "Time"), 1000),
-)
+from schemas.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,77 +55,31 @@ def gather_clicks(rows: Iterable[tuple[str, str, int]]) -> Clicks:
     """Clicks of `(user_id, item_id, ts_ms)` in any order; equal times keep the order of arrival."""
     user_codes: dict[str, int] = {}
     item_codes: dict[str, int] = {}
-    coded = [
-        (user_codes.setdefault(user, len(user_codes)), item_codes.setdefault(item, len(item_codes)), ts_ms)
-        for user, item, ts_ms in rows
-    ]
-    table = np.array(coded, dtype=np.int64).reshape(-1, 3)
-    return _sorted(table[:, 0], table[:, 1], table[:, 2], tuple(item_codes))
+    table = np.array(
+        [
+            (
+                user_codes.setdefault(user, len(user_codes)),
+                item_codes.setdefault(item, len(item_codes)),
+                ts_ms,
+            )
+            for user, item, ts_ms in rows
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 3)
+    return sort_clicks(table[:, 0], table[:, 1], table[:, 2], tuple(item_codes))
 
 
-def _sorted(users: NDArray[Any], items: NDArray[Any], ts: NDArray[Any], item_ids: tuple[str, ...]) -> Clicks:
+def sort_clicks(
+    users: NDArray[Any], items: NDArray[Any], ts: NDArray[Any], item_ids: tuple[str, ...]
+) -> Clicks:
+    """Clicks of columns of equal length: codes of users and of `item_ids`, and times in ms."""
     order = np.lexsort((ts, users))
     return Clicks(
-        users[order].astype(np.int32), items[order].astype(np.int32), ts[order].astype(np.int64), item_ids
+        users[order].astype(np.int32),
+        items[order].astype(np.int32),
+        ts[order].astype(np.int64),
+        item_ids,
     )
-
-
-def read_file(path: Path) -> Clicks:
-    """Clicks of a CSV, TSV or Parquet file with the columns of one of `LAYOUTS`.
-
-    Raises `SourceError` when the file is missing, unreadable, empty, or lacks a column.
-    """
-    # Not at the top: a worker imports the constants beside this and never reads a file.
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = _read_table(path)
-    for columns, factor in LAYOUTS:
-        if set(columns) <= set(table.column_names):
-            break
-    else:
-        wanted = " or ".join(",".join(columns) for columns, _ in LAYOUTS)
-        raise SourceError(f"{path} has the columns {','.join(table.column_names)}; needed are {wanted}")
-    user, item, ts = (table[name] for name in columns)
-    try:
-        coded_users = pc.dictionary_encode(user.cast(pa.string())).combine_chunks()
-        coded_items = pc.dictionary_encode(item.cast(pa.string())).combine_chunks()
-        times = ts.cast(pa.float64()) if factor != 1 else ts.cast(pa.int64())
-    except pa.ArrowInvalid as error:
-        raise SourceError(f"{path}: {error}") from None
-    if user.null_count or item.null_count or ts.null_count:
-        raise SourceError(f"{path} has rows with an empty {', '.join(columns[:2])} or {columns[2]}")
-    return _sorted(
-        np.asarray(coded_users.indices),
-        np.asarray(coded_items.indices),
-        np.rint(np.asarray(times) * factor),
-        tuple(coded_items.dictionary.to_pylist()),
-    )
-
-
-def _read_table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.csv as pcsv
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise SourceError(f"no file {path}")
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        with path.open("rb") as file:
-            header = file.readline(65_536)
-        return pcsv.read_csv(
-            path,
-            parse_options=pcsv.ParseOptions(delimiter="\t" if b"\t" in header else ","),
-            # Ids are text: 007 must not become 7.
-            convert_options=pcsv.ConvertOptions(
-                column_types={name: pa.string() for columns, _ in LAYOUTS for name in columns[:2]},
-                strings_can_be_null=True,
-            ),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from None
 
 
 def until(clicks: Clicks, ts_ms: int) -> Clicks:
@@ -178,7 +125,9 @@ def cut_windows(sequences: Sequences, window: int) -> NDArray[np.int64]:
     """
     ends: list[int] = []
     begins: list[int] = []
-    for start, end in zip(sequences.starts[:-1].tolist(), sequences.starts[1:].tolist(), strict=True):
+    for start, end in zip(
+        sequences.starts[:-1].tolist(), sequences.starts[1:].tolist(), strict=True
+    ):
         for last in range(end, start + 1, -window):
             ends.append(last)
             begins.append(max(start, last - window - 1))

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from models.contract import CONTRACT
 from models.dataset import Clicks, cut_queries, make_sequences
-from models.folder import FIRST_ITEM, HISTORY_MAX, K_MAX, Features, Manifest, Parity, Training, write_folder
+from models.folder import (
+    FIRST_ITEM,
+    HISTORY_MAX,
+    K_MAX,
+    Features,
+    Manifest,
+    Parity,
+    Training,
+    write_folder,
+)
 from models.graph import build_graph
 from models.network import Encoder
-from models.scorer import SEVERITY_ERROR
+from models.providers import open_session
 from models.train import Trained, network_sizes
 from schemas.errors import ModelError
 
@@ -30,7 +38,9 @@ SCORE_DIFF_MAX: Final = 1e-3
 PARITY_ROWS: Final = 512
 
 
-def export_folder(trained: Trained, clicks: Clicks, path: Path, *, name: str, now: datetime) -> Manifest:
+def export_folder(
+    trained: Trained, clicks: Clicks, path: Path, *, name: str, now: datetime
+) -> Manifest:
     """Write `trained` as the model folder `path`; returns its manifest.
 
     Parity is checked on the newest histories of `clicks`. The version is `now` in UTC with the
@@ -78,9 +88,7 @@ def check_parity(graph: bytes, encoder: Encoder, rows: NDArray[np.int64]) -> Par
     share of the best k that both name. Raises `ModelError` when the scores differ by more than
     `SCORE_DIFF_MAX`, or withheld items are not the same.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = SEVERITY_ERROR
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session, _ = open_session(graph, threads=1, device="cpu")
     indices, scores = session.run(["top_indices", "top_scores"], {"items": rows})
     with torch.inference_mode():
         wanted_scores, wanted = encoder.score_rows(torch.from_numpy(rows)).topk(indices.shape[1])
@@ -91,10 +99,14 @@ def check_parity(graph: bytes, encoder: Encoder, rows: NDArray[np.int64]) -> Par
         raise ModelError("the exported graph withholds other items than the trained network")
     diff = float(np.abs(scores[finite] - expected[finite]).max(initial=0.0))
     if not diff <= SCORE_DIFF_MAX:
-        raise ModelError(f"the exported graph's scores differ from torch by {diff:.2g}, allowed is {SCORE_DIFF_MAX}")
+        raise ModelError(
+            f"the exported graph's scores differ from torch by {diff:.2g}, allowed is {SCORE_DIFF_MAX}"
+        )
     shares = [
         np.isin(own[here], other[here]).mean()
         for own, other, here in zip(indices, wanted.numpy(), finite, strict=True)
         if here.any()
     ]
-    return Parity(rows=len(rows), score_diff_max=diff, overlap=float(np.mean(shares)) if shares else 1.0)
+    return Parity(
+        rows=len(rows), score_diff_max=diff, overlap=float(np.mean(shares)) if shares else 1.0
+    )

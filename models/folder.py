@@ -127,15 +127,21 @@ class Manifest(_Part):
         return f"{self.name}@{self.version}"
 
 
-def write_folder(path: Path, manifest: Manifest, graph: bytes, vocabulary: tuple[str, ...]) -> Manifest:
+def write_folder(
+    path: Path, manifest: Manifest, graph: bytes, vocabulary: tuple[str, ...]
+) -> Manifest:
     """Write the folder `path`, which must not exist; returns the manifest with its sums.
 
     Raises `ModelError` when `path` exists, cannot be written, or vocabulary and manifest disagree.
     """
     if path.exists():
-        raise ModelError(f"{path} exists already; a model folder is never overwritten: choose another place")
+        raise ModelError(
+            f"{path} exists already; a model folder is never overwritten: choose another place"
+        )
     if len(vocabulary) != manifest.items:
-        raise ModelError(f"the manifest counts {manifest.items} items, the vocabulary {len(vocabulary)}")
+        raise ModelError(
+            f"the manifest counts {manifest.items} items, the vocabulary {len(vocabulary)}"
+        )
     files = {
         GRAPH: graph,
         VOCABULARY: (json.dumps(vocabulary, ensure_ascii=False, indent=0) + "\n").encode(),
@@ -154,7 +160,9 @@ def write_folder(path: Path, manifest: Manifest, graph: bytes, vocabulary: tuple
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     except OSError as error:
-        raise ModelError(f"cannot write the model folder {path}: {error.strerror or error}") from error
+        raise ModelError(
+            f"cannot write the model folder {path}: {error.strerror or error}"
+        ) from error
     return manifest
 
 
@@ -175,7 +183,9 @@ def load_manifest(path: Path) -> Manifest:
     manifest = _read_manifest(path)
     for required in (GRAPH, VOCABULARY):
         if required not in manifest.files:
-            raise ModelError(f"{path / MANIFEST} has no sum of {required}; train or fetch the model again")
+            raise ModelError(
+                f"{path / MANIFEST} has no sum of {required}; train or fetch the model again"
+            )
     for name, expected in manifest.files.items():
         _verify(path, name, expected)
     return manifest
@@ -187,7 +197,9 @@ def load_vocabulary(path: Path, manifest: Manifest) -> tuple[str, ...]:
         vocabulary = json.loads(read_verified(path, VOCABULARY, manifest))
     except ValueError as error:
         raise ModelError(f"{path / VOCABULARY} is not a JSON list: {error}") from None
-    if not isinstance(vocabulary, list) or not all(isinstance(item, str) and item for item in vocabulary):
+    if not isinstance(vocabulary, list) or not all(
+        isinstance(item, str) and item for item in vocabulary
+    ):
         raise ModelError(f"{path / VOCABULARY} is not a JSON list of item ids")
     if len(vocabulary) != manifest.items or len(set(vocabulary)) != manifest.items:
         raise ModelError(
@@ -205,7 +217,9 @@ def read_verified(path: Path, name: str, manifest: Manifest) -> bytes:
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not path.is_dir():
-        raise ModelError(f"no model folder at {path}; train one: headrace model train FILE --out {path}")
+        raise ModelError(
+            f"no model folder at {path}; train one: headrace model train FILE --out {path}"
+        )
     try:
         raw = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -225,7 +239,8 @@ def _read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(raw)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}" for fault in error.errors()
+            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+            for fault in error.errors()
         )
         raise ModelError(f"{file} is wrong: {faults}") from None
 
@@ -238,13 +253,19 @@ def _verify(path: Path, name: str, expected: FileSum) -> bytes:
     try:
         body = file.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path} lacks {name}, which its manifest names; fetch the model again") from None
+        raise ModelError(
+            f"{path} lacks {name}, which its manifest names; fetch the model again"
+        ) from None
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
     if len(body) != expected.bytes:
-        raise ModelError(f"{file} has {len(body)} bytes, its manifest says {expected.bytes}; fetch the model again")
+        raise ModelError(
+            f"{file} has {len(body)} bytes, its manifest says {expected.bytes}; fetch the model again"
+        )
     if _sha256(body) != expected.sha256:
-        raise ModelError(f"{file} is corrupt: its SHA-256 is not the one in the manifest; fetch the model again")
+        raise ModelError(
+            f"{file} is corrupt: its SHA-256 is not the one in the manifest; fetch the model again"
+        )
     return body
 
 

@@ -54,7 +54,9 @@ class _Graph:
     def split(self, operator: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         number = len(self.nodes)
         names = [f"{operator.lower()}_{number}_{output}" for output in range(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        self.nodes.append(
+            helper.make_node(operator, list(inputs), names, name=names[0], **attributes)
+        )
         return names
 
 
@@ -65,7 +67,9 @@ class _Normed:
     of the window, `newest` is the last one; both keep [batch, positions, ...].
     """
 
-    def __init__(self, graph: _Graph, weights: Weights, prefix: str, whole: str, newest: str) -> None:
+    def __init__(
+        self, graph: _Graph, weights: Weights, prefix: str, whole: str, newest: str
+    ) -> None:
         self._graph, self._prefix = graph, prefix
         self._scale, self._shift = weights[prefix + "weight"], weights[prefix + "bias"]
         self._whole, self._newest = whole, newest
@@ -96,9 +100,13 @@ class _Normed:
 def build_graph(encoder: Encoder) -> bytes:
     """The serialised ONNX model of `encoder`; inputs and outputs as `models.folder` says."""
     shape = encoder.shape
-    weights: Weights = {name: value.detach().numpy() for name, value in encoder.state_dict().items()}
+    weights: Weights = {
+        name: value.detach().numpy() for name, value in encoder.state_dict().items()
+    }
     graph = _Graph()
-    recent = graph.add("Slice", "items", graph.ints(-shape.window), graph.ints(2**31), graph.ints(1))
+    recent = graph.add(
+        "Slice", "items", graph.ints(-shape.window), graph.ints(2**31), graph.ints(1)
+    )
     latest = graph.add("Slice", "items", graph.ints(-1), graph.ints(2**31), graph.ints(1))
     padded = graph.add("Less", recent, graph.weight("first_item", np.array(FIRST_ITEM, np.int64)))
     table = weights["embedding.weight"]
@@ -108,7 +116,9 @@ def build_graph(encoder: Encoder) -> bytes:
         prefix = f"layers.{number}."
         last = number == shape.layers - 1
         if number == 0:
-            normed = _Normed(graph, weights, prefix + "norm_attention.", recent, latest).by_item(table)
+            normed = _Normed(graph, weights, prefix + "norm_attention.", recent, latest).by_item(
+                table
+            )
             newest = graph.add("Gather", embedding, latest)
             x = newest if last else graph.add("Gather", embedding, recent)
         else:
@@ -165,20 +175,30 @@ def _attend_all(
     size = shape.dim // shape.heads
 
     def split(name: str, scale: float, *order: int) -> str:
-        value = normed.times(name, weights[f"{prefix}{name}.weight"].T * np.float32(scale), newest=False)
+        value = normed.times(
+            name, weights[f"{prefix}{name}.weight"].T * np.float32(scale), newest=False
+        )
         parted = graph.add("Reshape", value, graph.ints(0, -1, shape.heads, size))
         return graph.add("Transpose", parted, perm=list(order))
 
-    logits = graph.add("MatMul", split("query", size**-0.5, 0, 2, 1, 3), split("key", 1, 0, 2, 3, 1))
+    logits = graph.add(
+        "MatMul", split("query", size**-0.5, 0, 2, 1, 3), split("key", 1, 0, 2, 3, 1)
+    )
     places = np.arange(shape.window)
     back = places[:, None] - places[None, :]
-    distance = np.where(back < 0, np.float32(MASKED), weights[prefix + "distance"][:, np.maximum(back, 0)])
+    distance = np.where(
+        back < 0, np.float32(MASKED), weights[prefix + "distance"][:, np.maximum(back, 0)]
+    )
     hidden = graph.add("Unsqueeze", padded, graph.ints(1, 2))
     logits = graph.add("Add", logits, _masked(graph, hidden, prefix, distance))
-    mixed = graph.add("MatMul", graph.add("Softmax", logits, axis=-1), split("value", 1, 0, 2, 1, 3))
+    mixed = graph.add(
+        "MatMul", graph.add("Softmax", logits, axis=-1), split("value", 1, 0, 2, 1, 3)
+    )
     mixed = graph.add("Transpose", mixed, perm=[0, 2, 1, 3])
     mixed = graph.add("Reshape", mixed, graph.ints(0, -1, shape.dim))
-    mixed = graph.add("MatMul", mixed, graph.weight(prefix + "out", weights[prefix + "out.weight"].T))
+    mixed = graph.add(
+        "MatMul", mixed, graph.weight(prefix + "out", weights[prefix + "out.weight"].T)
+    )
     return graph.add("Mul", mixed, _gate(graph, normed, weights, prefix, newest=False))
 
 
@@ -209,7 +229,9 @@ def _feed(graph: _Graph, x: str, mixed: str, weights: Weights, prefix: str, shap
     product = graph.add("MatMul", normed, graph.weight(prefix + "feed", matrix))
     sizes = graph.ints(shape.hidden, shape.hidden, shape.dim)
     swish, up, gate = graph.split("Split", 3, product, sizes, axis=-1)
-    gate = graph.add("Add", gate, graph.weight(prefix + "gate_feed.bias", weights[prefix + "gate_feed.bias"]))
+    gate = graph.add(
+        "Add", gate, graph.weight(prefix + "gate_feed.bias", weights[prefix + "gate_feed.bias"])
+    )
     fed = graph.add("Mul", graph.add("Mul", swish, graph.add("Sigmoid", swish)), up)
     fed = graph.add("MatMul", fed, graph.weight(prefix + "down", weights[prefix + "down.weight"].T))
     return graph.add("Add", x, graph.add("Mul", fed, graph.add("Sigmoid", gate)))
@@ -218,7 +240,10 @@ def _feed(graph: _Graph, x: str, mixed: str, weights: Weights, prefix: str, shap
 def _norm(
     graph: _Graph, x: str, prefix: str, scale: NDArray[np.float32], shift: NDArray[np.float32]
 ) -> str:
-    scale_name, shift_name = graph.weight(prefix + "weight", scale), graph.weight(prefix + "bias", shift)
+    scale_name, shift_name = (
+        graph.weight(prefix + "weight", scale),
+        graph.weight(prefix + "bias", shift),
+    )
     return graph.add("LayerNormalization", x, scale_name, shift_name, axis=-1, epsilon=EPSILON)
 
 
@@ -243,8 +268,12 @@ def _serialise(graph: _Graph, k: int) -> bytes:
                 helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
             ],
             [
-                helper.make_tensor_value_info("top_indices", TensorProto.INT64, ["batch", "k_asked"]),
-                helper.make_tensor_value_info("top_scores", TensorProto.FLOAT, ["batch", "k_asked"]),
+                helper.make_tensor_value_info(
+                    "top_indices", TensorProto.INT64, ["batch", "k_asked"]
+                ),
+                helper.make_tensor_value_info(
+                    "top_scores", TensorProto.FLOAT, ["batch", "k_asked"]
+                ),
             ],
             [*graph.weights.values(), numpy_helper.from_array(np.array([k], np.int64), "k")],
         ),

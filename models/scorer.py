@@ -8,161 +8,177 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.contract import TIER_MODEL, Ranking
-from models.folder import FIRST_ITEM, GRAPH, Manifest, load_manifest, load_vocabulary, read_verified
+from models.folder import (
+    FIRST_ITEM,
+    GRAPH,
+    Manifest,
+    load_manifest,
+    load_vocabulary,
+    read_verified,
+)
+from models.providers import open_session
 from schemas.errors import ModelError
 
-# onnxruntime's severities: 3 is error; warnings are about its own choices, not about our model.
-SEVERITY_ERROR: Final = 3
 INDEX_BYTES: Final = 8
+# Scores of one call, rows x items: 16 MB. Larger batches are asked in parts, so that a large
+# vocabulary does not take memory by the gigabyte.
+SCORES_MAX: Final = 4_000_000
+# Rows of the second warm-up call: what a busy worker asks, so that its memory is there.
+WARM_ROWS: Final = 256
+
+INPUTS: Final = {"items": "tensor(int64)"}
+OPTIONAL_INPUTS: Final = {"k": "tensor(int64)"}
+OUTPUTS: Final = {"top_indices": "tensor(int64)", "top_scores": "tensor(float)"}
 
 
 class OnnxScorer:
     """A `Recommender` that answers from a model folder; called from one thread only.
 
-    Loading verifies the folder's sums, opens the graph on `device` (auto, cpu, cuda or tensorrt;
-    auto takes CUDA where it works) and asks it once, so that a model that cannot answer is found
-    before it goes live. `threads` is the number of CPU threads of one call. Raises `ModelError`.
+    Loading verifies the folder's sums, opens the graph on `device` (auto, cpu, cuda or tensorrt)
+    and asks it, so that a model that cannot answer is found before it goes live. `threads` is the
+    number of CPU threads of one call. Raises `ModelError`.
     """
+
+    tier: str = TIER_MODEL
 
     def __init__(self, path: Path, *, threads: int = 1, device: str = "auto") -> None:
         self.manifest: Manifest = load_manifest(path)
+        self.label: str = self.manifest.label
         vocabulary = load_vocabulary(path, self.manifest)
         self._items: tuple[bytes, ...] = tuple(item.encode() for item in vocabulary)
         self._codes = {
-            item: index.to_bytes(INDEX_BYTES, "little") for index, item in enumerate(self._items, FIRST_ITEM)
+            item: index.to_bytes(INDEX_BYTES, "little")
+            for index, item in enumerate(self._items, FIRST_ITEM)
         }
         self._history = self.manifest.features.history
         self._window = self.manifest.features.window
-        self._session, self.provider = open_session(
-            read_verified(path, GRAPH, self.manifest), threads=threads, device=device
-        )
+        self._rows_max = max(1, SCORES_MAX // self.manifest.items)
+        graph = read_verified(path, GRAPH, self.manifest)
+        self._session, self.provider = open_session(graph, threads=threads, device=device)
+        self._check_signature()
         self._warm_up()
 
-    @property
-    def label(self) -> str:
-        """Name and version of the model."""
-        return self.manifest.label
-
-    @property
-    def tier(self) -> str:
-        """Always the model's tier."""
-        return TIER_MODEL
-
     def rank(self, histories: Sequence[Sequence[bytes]], k: int) -> Ranking:
-        """See `Recommender.rank`. Offers `manifest.k` items at most, whatever `k` is."""
-        rows, answered = self._encode(histories)
-        if not len(rows):
-            return self._nothing(answered, k)
-        indices, scores = self._ask(rows, min(k, self.manifest.k))
-        return self._spread(indices, scores, answered, k)
+        """See `Recommender.rank`. Offers `manifest.k` items at most, whatever `k` is.
 
-    def _encode(self, histories: Sequence[Sequence[bytes]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        Items outside the vocabulary say nothing; a history of nothing else is not answered.
+        """
+        rows, answered = self._encode(histories)
+        asked = min(k, self.manifest.k)
+        if len(rows) <= self._rows_max:
+            indices, scores = self._ask(rows, asked)
+        else:
+            parts = [
+                self._ask(rows[begin : begin + self._rows_max], asked)
+                for begin in range(0, len(rows), self._rows_max)
+            ]
+            indices = np.concatenate([part[0] for part in parts])
+            scores = np.concatenate([part[1] for part in parts])
+        if len(rows) != len(histories) or asked != k:
+            indices, scores = _spread(indices, scores, answered, k)
+        return Ranking(self._items, indices, scores, answered)
+
+    def _encode(
+        self, histories: Sequence[Sequence[bytes]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows for the graph, of the answerable histories only, and which those are."""
         code, longest = self._codes.get, self._history
-        rows: list[bytes] = []
         answered = np.ones(len(histories), np.bool_)
         width = self._window * INDEX_BYTES
+        rows: list[bytes] = []
         for number, history in enumerate(histories):
             try:
                 row = b"".join(map(code, history[-longest:]))  # type: ignore[arg-type]
             except TypeError:  # an item that is not in the vocabulary
-                known = [found for item in history if (found := code(item)) is not None]
-                row = b"".join(known[-longest:])
-            if not row:
-                answered[number] = False
-                continue
+                row = b"".join([*filter(None, map(code, history))][-longest:])
+                if not row:
+                    answered[number] = False
+                    continue
             if len(row) > width:
-                # Wide rows are rare; two widths keep the number of shapes small.
+                # Two widths only: each new shape of a call costs a plan of its memory.
                 width = longest * INDEX_BYTES
             rows.append(row)
+        if b"" in rows:
+            answered[[number for number, history in enumerate(histories) if not history]] = False
+            rows = [row for row in rows if row]
         packed = b"".join([row.rjust(width, b"\0") for row in rows])
         return np.frombuffer(packed, "<i8").reshape(-1, width // INDEX_BYTES), answered
 
-    def _ask(self, rows: NDArray[np.int64], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _ask(
+        self, rows: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Indices int32 [rows, k], -1 where nothing is offered, and scores float32 beside them."""
+        if not len(rows):
+            return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
         try:
-            indices, scores = self._session.run(
+            raw, scores = self._session.run(
                 ["top_indices", "top_scores"], {"items": rows, "k": np.array([k], np.int64)}
             )
-        except Exception as error:
+        except Exception as error:  # onnxruntime's exceptions have no common base but this
             raise ModelError(f"{self.label} failed on {len(rows)} rows: {error}") from error
         # One NaN anywhere makes the sum NaN; -inf alone does not.
-        if np.isnan(scores.sum()):
-            raise ModelError(f"{self.label} gave NaN scores for {len(rows)} rows; roll back to another model")
-        indices = indices.astype(np.int32)
-        # Scores descend, so the last column tells whether any row ran out of items.
-        if scores.size and scores[:, -1].min() == -np.inf:
+        total = scores.sum()
+        if total != total:
+            raise ModelError(f"{self.label} gave NaN scores; roll back to another model")
+        indices: NDArray[np.int32] = raw.astype(np.int32)
+        if total == -np.inf:
             indices[np.isneginf(scores)] = -1
         return indices, scores
 
-    def _spread(
-        self,
-        indices: NDArray[np.int32],
-        scores: NDArray[np.float32],
-        answered: NDArray[np.bool_],
-        k: int,
-    ) -> Ranking:
-        """Put the answers at their rows' places, and -1 in the columns that were not offered."""
-        shape = (len(answered), k)
-        if indices.shape != shape:
-            place = np.flatnonzero(answered)
-            wide = np.full(shape, -1, np.int32)
-            wide_scores = np.full(shape, -np.inf, np.float32)
-            wide[place, : indices.shape[1]] = indices
-            wide_scores[place, : indices.shape[1]] = scores
-            indices, scores = wide, wide_scores
-        return Ranking(self._items, indices, scores, answered)
-
-    def _nothing(self, answered: NDArray[np.bool_], k: int) -> Ranking:
-        shape = (len(answered), k)
-        return Ranking(self._items, np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32), answered)
+    def _check_signature(self) -> None:
+        """Hold the graph's inputs and outputs against the contract."""
+        session = self._session
+        found = [
+            {value.name: value.type for value in values}
+            for values in (
+                session.get_inputs(),
+                session.get_overridable_initializers(),
+                session.get_outputs(),
+            )
+        ]
+        if found != [INPUTS, OPTIONAL_INPUTS, OUTPUTS]:
+            raise ModelError(
+                f"{self.label} has inputs {found[0]} and {found[1]}, outputs {found[2]}; "
+                f"the contract says {INPUTS} and {OPTIONAL_INPUTS}, {OUTPUTS}"
+            )
 
     def _warm_up(self) -> None:
-        """Ask the graph once and hold its answer against the manifest."""
-        manifest = self.manifest
-        last = manifest.items - 1
-        try:
-            self._session.run(None, {"items": np.full((1, self._window), FIRST_ITEM + last, np.int64)})
-            given = {output.name: output.type for output in self._session.get_outputs()}
-        except Exception as error:
-            raise ModelError(f"{manifest.label} cannot be asked: {error}") from error
-        wanted = {"top_indices": "tensor(int64)", "top_scores": "tensor(float)"}
-        if given != wanted:
-            raise ModelError(f"{manifest.label} has the outputs {given}; the contract says {wanted}")
-        ranking = self.rank([[self._items[last]]], manifest.k)
-        offered = ranking.indices[0][ranking.indices[0] >= 0]
-        if ranking.indices.shape != (1, manifest.k) or len(offered) != min(manifest.k, last):
-            raise ModelError(
-                f"{manifest.label} offers {len(offered)} items of {manifest.items}; the manifest says k is {manifest.k}"
-            )
-        if last in offered or offered.max(initial=0) > last:
-            raise ModelError(f"{manifest.label} offers the shopper's own item or one outside its vocabulary")
+        """Ask as a worker will, and hold the answers against the manifest."""
+        last = self.manifest.items - 1
+        k = self.manifest.k
+        offered_max = min(k, last)
+        for count in (1, min(WARM_ROWS, self._rows_max)):
+            ranking = self.rank([[self._items[last]]] * count, k)
+            if ranking.indices.shape != (count, k):
+                raise ModelError(f"{self.label} answers {ranking.indices.shape}, not {count, k}")
+            offered = ranking.indices[ranking.indices >= 0]
+            if len(offered) != count * offered_max:
+                raise ModelError(
+                    f"{self.label} offers {len(offered)} items for {count} rows; "
+                    f"its manifest promises {count * offered_max}"
+                )
+            if offered.max(initial=0) > last or last in offered:
+                raise ModelError(
+                    f"{self.label} offers an item outside its vocabulary, or the shopper's own"
+                )
 
 
-def open_session(graph: bytes, *, threads: int, device: str) -> tuple[Any, str]:
-    """An onnxruntime session and the name of the provider it runs on.
-
-    Raises `ModelError` when the graph cannot be read or `device` was asked for and does not work.
-    """
-    # Loaded with the first model and not before: a worker without one answers without it.
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = SEVERITY_ERROR
-    # Spinning would burn the CPU that the next batch's decoding needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"the ONNX graph cannot be loaded: {error}") from error
-    return session, "CPUExecutionProvider"
+def _spread(
+    indices: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    answered: NDArray[np.bool_],
+    k: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Put the answers at their rows' places, and -1 into the columns that are not offered."""
+    shape = (len(answered), k)
+    wide = np.full(shape, -1, np.int32)
+    wide_scores = np.full(shape, -np.inf, np.float32)
+    wide[answered, : indices.shape[1]] = indices
+    wide_scores[answered, : indices.shape[1]] = scores
+    return wide, wide_scores

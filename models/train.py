@@ -142,7 +142,9 @@ def measure(
         "holdout_after_ts_ms": float(after_ms),
         "holdout_clicks": float(len(rows)),
         f"hit_rate_{TOP}": float(hits.mean()) if len(rows) else 0.0,
-        f"mrr_{TOP}": float(np.where(hits, 1.0 / np.maximum(ranks, 1), 0.0).mean()) if len(rows) else 0.0,
+        f"mrr_{TOP}": float(np.where(hits, 1.0 / np.maximum(ranks, 1), 0.0).mean())
+        if len(rows)
+        else 0.0,
     }
 
 
@@ -164,7 +166,9 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = Encoder(_shape(len(vocabulary), recipe))
-        loss = _descend(encoder, torch.from_numpy(windows), torch.from_numpy(fresh), recipe, phase, report)
+        loss = _descend(
+            encoder, torch.from_numpy(windows), torch.from_numpy(fresh), recipe, phase, report
+        )
     encoder.eval()
     return encoder, loss, len(sequences)
 
@@ -222,7 +226,9 @@ def _descend(
             total += loss.item()
         mean = total / int(learned.sum())
         if not np.isfinite(mean):
-            raise ModelError(f"training diverged in epoch {epoch + 1}: loss {mean}; try a lower learning rate")
+            raise ModelError(
+                f"training diverged in epoch {epoch + 1}: loss {mean}; try a lower learning rate"
+            )
         report(phase, epoch + 1, recipe.epochs, mean)
     return mean
 

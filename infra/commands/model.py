@@ -1,160 +1,189 @@
-"""`headrace model`: train a model folder, look into one, announce it to the workers."""
+"""`headrace model`: train a model folder, look into one."""
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from infra.commands.clicks import Mapping
 from models.folder import GRAPH, Manifest, load_manifest
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
     from models.dataset import Clicks
     from models.train import Recipe
-    from schemas.codec import Codec
+
+# Width of a program's output, where no terminal says its own.
+WIDTH: Final = 120
 
 
 @click.group()
 def model() -> None:
-    """Train, inspect and announce models."""
+    """Train and inspect models."""
 
 
 @model.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder to write; must not exist.")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--topic", is_flag=True, help="Train on the clicks in Kafka instead of a FILE.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Model folder to write; must not exist.",
+)
 @click.option("--name", default="encoder", show_default=True, help="Name of the model.")
 @click.option("--seed", default=0, show_default=True, help="Seed of weights, batches and dropout.")
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the clicks.")
-@click.option("--length", "window", type=click.IntRange(2, 50), help="Newest items that decide an answer.")
-@click.option("--dim", type=click.IntRange(4, 1024), help="Width of the network.")
-@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads.")
-@click.option("--min-support", type=click.IntRange(1), help="Items with fewer clicks are left out.")
-@click.option("--refit/--no-refit", default=True, show_default=True, help="Train again on all clicks after the hold-out.")
-def train(file: Path, out: Path, name: str, **options: int | None) -> None:
-    """Train on the clicks of FILE (CSV, TSV or Parquet) and write a model folder.
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the clicks.  [20]")
+@click.option(
+    "--length",
+    "window",
+    type=click.IntRange(2, 50),
+    help="Newest items that decide an answer.  [20]",
+)
+@click.option("--dim", type=click.IntRange(4, 1024), help="Width of the network.  [32]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="CPU threads; a small network is fastest on one.  [1]",
+)
+@click.option(
+    "--min-support",
+    type=click.IntRange(1),
+    help="Items with fewer clicks are left out.  [2]",
+)
+@click.option(
+    "--refit/--no-refit",
+    default=True,
+    show_default=True,
+    help="Train again on all clicks once the newest day was held out and measured.",
+)
+@click.option("--map", "mapping", type=Mapping(), help="Columns of FILE: user_id=…,item_id=…,ts=…")
+@click.option("--region", help="Region whose Kafka is read (HEADRACE_REGION).")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
+def train(
+    file: Path | None,
+    topic: bool,
+    out: Path,
+    name: str,
+    mapping: dict[str, str] | None,
+    region: str | None,
+    servers: str | None,
+    **recipe: int | None,
+) -> None:
+    """Train on the clicks of FILE, or of Kafka with --topic, and write a model folder.
 
-    Columns: user_id, item_id, ts (ms), or SessionId, ItemId, Time (s) of the RecSys 2015 data.
+    FILE is what `headrace clicks replay` reads: CSV, TSV, Parquet or JSON lines with a user, an
+    item and a time.
     """
-    from models.dataset import read_file
-
+    if (file is None) != topic:
+        raise click.UsageError("give either a FILE of clicks or --topic")
     if out.exists():
-        raise ModelError(f"{out} exists already; a model folder is never overwritten: choose another place")
-    clicks = read_file(file)
-    manifest = _train(clicks, out, name, {key: value for key, value in options.items() if value is not None})
-    _summary(manifest, out)
+        raise ModelError(f"{out} exists already; a model folder is never overwritten")
+    # Torch is asked for before anything is read: reading takes longer.
+    _need_training()
+    from infra.commands.training import clicks_of_file, clicks_of_topic
+
+    clicks = clicks_of_topic(region, servers) if file is None else clicks_of_file(file, mapping)
+    given = {option: value for option, value in recipe.items() if value is not None}
+    _show(_train(clicks, out, name, given), out)
 
 
-def _train(clicks: Clicks, out: Path, name: str, options: dict[str, int]) -> Manifest:
+def _need_training() -> None:
     try:
-        from models.export import export_folder
-        from models.train import Recipe
-        from models.train import train as fit
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name not in {"torch", "onnx"}:
             raise
-        raise ModelError("training needs the `train` extra: pip install 'headrace[train]'") from None
+        raise ModelError(
+            "training needs the `train` extra: pip install 'headrace[train]'"
+        ) from None
+
+
+def _train(clicks: Clicks, out: Path, name: str, options: dict[str, int]) -> Manifest:
+    from models import export
+    from models.train import Recipe
+    from models.train import train as fit
+
     recipe = Recipe(**options)  # type: ignore[arg-type]  # click has checked them
     with _bar() as bar:
-        trained = fit(clicks, recipe, _progress(bar, recipe))
-    return export_folder(trained, clicks, out, name=name, now=datetime.now(UTC))
+        trained = fit(clicks, recipe, _reporter(bar, recipe))
+    return export.export_folder(trained, clicks, out, name=name, now=datetime.now(UTC))
 
 
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} epochs"),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.completed}/{task.total} epochs, loss {task.fields[loss]}"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
     )
 
 
-def _progress(bar: Progress, recipe: Recipe) -> Callable[[str, int, int, float], None]:
-    tasks: dict[str, object] = {}
+def _reporter(bar: Progress, recipe: Recipe) -> Callable[[str, int, int, float], None]:
+    phases = ("hold-out", "all clicks") if recipe.refit else ("hold-out",)
+    tasks: dict[str, TaskID] = {
+        phase: bar.add_task(phase, total=recipe.epochs, loss="-", start=phase == phases[0])
+        for phase in phases
+    }
 
     def report(phase: str, done: int, total: int, loss: float) -> None:
-        if phase not in tasks:
-            tasks[phase] = bar.add_task(phase, total=total, loss=loss)
-        bar.update(tasks[phase], completed=done, loss=loss)  # type: ignore[arg-type]
+        bar.start_task(tasks[phase])
+        bar.update(tasks[phase], completed=done, total=total, loss=f"{loss:.3f}")
 
     return report
 
 
-def _summary(manifest: Manifest, path: Path) -> None:
-    Console().print(_table(manifest, path))
-
-
 @model.command()
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The manifest, for programs.")
 def show(path: Path, as_json: bool) -> None:
     """Verify the model folder DIR and show its manifest."""
     manifest = load_manifest(path)
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
     else:
-        _summary(manifest, path)
+        _show(manifest, path)
 
 
-def _table(manifest: Manifest, path: Path) -> Table:
+def _show(manifest: Manifest, path: Path) -> None:
+    training, parity, metrics = manifest.training, manifest.parity, manifest.metrics
     table = Table(title=manifest.label, show_header=False, title_justify="left")
-    training, parity = manifest.training, manifest.parity
     rows = {
-        "items": f"{manifest.items:,}",
-        "sequences": f"{training.sequences:,} of {training.clicks:,} clicks",
+        "items": f"{manifest.items:,}; up to {manifest.k} in an answer",
+        "clicks": f"{training.clicks:,} in {training.sequences:,} sequences",
+        "from": _time(training.first_ts_ms),
+        "to": _time(training.last_ts_ms),
         "trained": f"{training.seconds:.1f} s, {training.epochs} epochs, seed {training.seed}",
         "loss": f"{training.loss:.3f}",
-        **{name: f"{value:,.4g}" for name, value in manifest.metrics.items()},
-        "parity": f"scores within {parity.score_diff_max:.1e}, top {manifest.k} overlap {parity.overlap:.4f}, {parity.rows} rows",
+        **{name: _measured(name, value) for name, value in metrics.items()},
+        "parity": (
+            f"scores within {parity.score_diff_max:.1e} of torch, "
+            f"best {manifest.k} the same for {parity.overlap:.2%}, {parity.rows} rows"
+        ),
         "graph": f"{manifest.files[GRAPH].bytes / 1e6:.2f} MB",
         "folder": str(path),
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    return table
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
-@model.command("announce")
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--region", help="Region to tell (HEADRACE_REGION).")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
-def announce_command(path: Path, region: str | None, servers: str | None) -> None:
-    """Announce the model folder DIR: workers verify and serve it, between two batches."""
-    from streams.announce import announce
-
-    config, codec = _connection(region, servers)
-    record = announce(config, codec, path, time.time_ns() // 1_000_000)
-    click.echo(f"announced {record['model']}@{record['version']} in {record['uri']}")
+def _measured(name: str, value: float) -> str:
+    """A metric as people read it: times as times, counts as counts."""
+    if name.endswith("_ts_ms"):
+        return _time(int(value))
+    return f"{value:,.0f}" if value.is_integer() and value > 1 else f"{value:.4f}"
 
 
-@model.command("withdraw")
-@click.argument("name")
-@click.option("--region", help="Region to tell (HEADRACE_REGION).")
-@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
-def withdraw_command(name: str, region: str | None, servers: str | None) -> None:
-    """Withdraw the model NAME: workers go back to the tiers that need no model."""
-    from streams.announce import withdraw
-
-    config, codec = _connection(region, servers)
-    withdraw(config, codec, name)
-    click.echo(f"withdrew {name}")
-
-
-def _connection(region: str | None, servers: str | None) -> tuple[dict[str, Any], Codec]:
-    from infra.cluster.region import bootstrap
-    from schemas.registry import codec_from_settings
-    from streams.kafka import client_config
-    from streams.settings import load_settings
-
-    settings = load_settings(region=region, bootstrap=servers)
-    config = client_config(settings, bootstrap(settings))
-    return config, codec_from_settings(settings.registry_url)
+def _time(ts_ms: int) -> str:
+    return f"{datetime.fromtimestamp(ts_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
