@@ -26,11 +26,12 @@ LIBRARIES: Final = (
 COLUMNS: Final[dict[str, tuple[str, int]]] = {
     "cpu_s_per_1000": ("CPU s/1,000", 4),
     "clicks_per_s": ("clicks/s", 0),
-    "broker_cpu_s_per_1000": ("broker CPU", 4),
+    "broker_cpu_s_per_1000": ("broker s/1,000", 4),
     "p50_ms": ("p50 ms", 1),
     "p95_ms": ("p95 ms", 1),
     "p99_ms": ("p99 ms", 1),
     "core_share": ("core", 3),
+    "broker_core_share": ("broker core", 3),
     "slow_core_share": ("core slow", 3),
     "slow_p50_ms": ("p50 slow", 1),
     "rss_mb": ("RSS MB", 0),

@@ -183,15 +183,17 @@ def run(
         "cpu_s_per_1000": 1000 * backlog.cpu_s / backlog.clicks,
         "clicks_per_s": backlog.clicks / backlog.wall_s,
         "broker_cpu_s_per_1000": 1000 * backlog.broker_cpu_s / backlog.clicks,
-        "core_share": steady.cpu_s / steady.wall_s,
-        "slow_core_share": slow.cpu_s / slow.wall_s,
         "rss_mb": rss_mb,
         "sent_late_p99_ms": steady.late_ms_p99,
     }
-    if steady.keeps_up:
-        figures |= {f"p{percent}_ms": steady.percentile_ms(percent) for percent in (50, 95, 99)}
-    if slow.keeps_up:
-        figures |= {f"slow_p{percent}_ms": slow.percentile_ms(percent) for percent in (50, 95, 99)}
+    # A program that falls behind has no latency but the length of the test.
+    for prefix, phase in (("", steady), ("slow_", slow)):
+        if phase.keeps_up:
+            figures[f"{prefix}core_share"] = phase.cpu_s / phase.wall_s
+            figures[f"{prefix}broker_core_share"] = phase.broker_cpu_s / phase.wall_s
+            figures |= {
+                f"{prefix}p{percent}_ms": phase.percentile_ms(percent) for percent in (50, 95, 99)
+            }
     print(
         f"round {number + 1}, {program.name}: "
         + ", ".join(f"{name} {value:,.4g}" for name, value in figures.items() if value is not None),

@@ -40,7 +40,7 @@ class Clicks:
         return Clicks(self.users[part], self.values[part], self.event_ids[part])
 
 
-def make_clicks(count: int, users: int, items: int, last_ts_ms: int) -> Clicks:
+def make_clicks(count: int, users: int, items: int, last_ts_ms: int, first_user: int = 0) -> Clicks:
     """`count` clicks of so many users on so many items, one a millisecond up to `last_ts_ms`."""
     rng = np.random.default_rng(SEED)
     activity = rng.lognormal(0.0, ACTIVITY_SIGMA, users)
@@ -48,7 +48,7 @@ def make_clicks(count: int, users: int, items: int, last_ts_ms: int) -> Clicks:
     what = draw_items(rng, count, items)
     kinds = rng.choice(list(EVENT_SHARES), count, p=list(EVENT_SHARES.values())).astype(np.uint8)
     ts = last_ts_ms - count + 1 + np.arange(count, dtype=np.int64)
-    user_ids = [b"shopper-%06d" % user for user in who.tolist()]
+    user_ids = [user_id(first_user + user) for user in who.tolist()]
     item_ids = [item_id(item).encode() for item in what.tolist()]
     sessions = [b"visit-%06d-1" % user for user in who.tolist()]
     ids = event_ids(SEED, np.arange(count, dtype=np.int64), ts, user_ids, item_ids, kinds)
@@ -60,6 +60,11 @@ def draw_items(rng: np.random.Generator, count: int, items: int) -> NDArray[np.i
     """Item numbers, long-tailed: the first are the most popular."""
     weight = (1.0 + np.arange(items)) ** -POPULARITY_EXPONENT
     return rng.choice(items, count, p=weight / weight.sum())
+
+
+def user_id(number: int) -> bytes:
+    """The id of a user."""
+    return b"shopper-%06d" % number
 
 
 def item_id(number: int) -> str:
