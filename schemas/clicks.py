@@ -80,16 +80,16 @@ def click_decoder(codec: Codec) -> Callable[[bytes], RawClick]:
             ):
                 return careful(value)
             ts = base | (low & 127 | (high & 127) << 7) >> 1
-            # The rest is not needed here, but a broken tail means a broken record: the common
-            # tail is a short session id and three nulls.
+            # The rest is not needed here, but a broken tail means a broken record.
             tail = end + 7
             session_end = tail + 1 + (value[tail] >> 1)
+            session = value[tail + 1 : session_end]
             if (
                 value[tail] & 0x81
-                or value[session_end:] != b"\0\0\0"
-                or (
-                    not (user_id.isascii() and item_id.isascii() and session_end == tail + 1)
-                    and not _is_utf8(user_id, item_id, value[tail + 1 : session_end])
+                or (value[session_end:] != b"\0\0\0" and not _tail_is_whole(value, session_end))
+                or not (
+                    (user_id.isascii() and item_id.isascii() and session.isascii())
+                    or _is_utf8(user_id, item_id, session)
                 )
                 or event_id[8] != 45
                 or event_id[13] != 45
@@ -121,6 +121,32 @@ def _base(high: bytes) -> int:
     return (
         (high[0] & 127) << 14 | (high[1] & 127) << 21 | (high[2] & 127) << 28 | high[3] << 35
     ) >> 1
+
+
+def _tail_is_whole(value: bytes, at: int) -> bool:
+    """Whether `query`, `price` and `quantity`, plainly coded, fill the record exactly.
+
+    Raises `IndexError` where it ends early.
+    """
+    if value[at] == 2:  # a query of less than 64 bytes
+        length = value[at + 1]
+        end = at + 2 + (length >> 1)
+        if length & 0x81 or not _is_utf8(value[at + 2 : end]):
+            return False
+        at = end
+    elif value[at] == 0:
+        at += 1
+    else:
+        return False
+    if value[at] == 2:  # a price: eight bytes
+        at += 9
+    elif value[at] == 0:
+        at += 1
+    else:
+        return False
+    if value[at] == 2:  # a quantity below 64
+        return value[at + 1] < 128 and len(value) == at + 2
+    return value[at] == 0 and len(value) == at + 1
 
 
 def _is_utf8(*fields: bytes) -> bool:

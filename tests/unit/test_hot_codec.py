@@ -27,7 +27,7 @@ clicks = st.fixed_dictionaries(
         "item_id": text,
         "event_type": st.sampled_from(EVENT_TYPES),
         "ts": st.integers(-(2**63), 2**63 - 1) | st.integers(946_684_800_000, 4_102_444_800_000),
-        "session_id": st.just("") | text,
+        "session_id": st.just("") | st.just("visit-1") | text,
         "query": st.none() | text,
         "price": st.none() | st.floats(allow_nan=False),
         "quantity": st.none() | st.integers(-(2**31), 2**31 - 1),
@@ -71,6 +71,24 @@ def test_decodes_what_fastavro_decodes(click: dict[str, Any]) -> None:
     assert found == carefully(value)
     assert isinstance(found, RawClick)
     assert found.ts == click["ts"]
+
+
+@given(clicks)
+def test_plain_clicks_are_not_left_to_the_careful_path(click: dict[str, Any]) -> None:
+    """What shops send all the time must take the fast path, tail and all."""
+    plain = click | {"user_id": "u", "item_id": "größe", "session_id": "s", "ts": plain_click["ts"]}
+    plain["query"] = click["query"] and "lamp"
+    plain["quantity"] = click["quantity"] and 3
+    value = CODEC.encode("Click", plain)
+
+    class NoFallback:
+        def header(self, record: str) -> bytes:
+            return CODEC.header(record)
+
+        def decode(self, record: str, value: bytes) -> dict[str, Any]:
+            raise AssertionError("left to the careful path")
+
+    assert click_decoder(NoFallback())(value).ts == plain_click["ts"]  # type: ignore[arg-type]
 
 
 @given(clicks, st.data())
