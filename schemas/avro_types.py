@@ -89,6 +89,8 @@ def _parse(schema: Any, namespace: str, names: dict[str, AvroType]) -> AvroType:
     if kind not in ("record", "enum", "fixed"):
         return _parse(kind, namespace, names)
     name = _full(schema["name"], schema.get("namespace", namespace))
+    if name in names:
+        raise SchemaError(f"no Avro schema: {name} is defined twice")
     space = name.rpartition(".")[0]
     aliases = tuple(_full(alias, space) for alias in schema.get("aliases", ()))
     node = names[name] = AvroType(kind, name, aliases, logical=logical)

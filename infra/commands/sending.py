@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -31,6 +32,8 @@ from streams.settings import Settings
 INTERRUPTED_EXIT_CODE = 130
 # Below this part of the rate asked for, the summary says so.
 RATE_REACHED = 0.98
+# A rate is told in hundreds of slices a second, and nobody reads that fast.
+PROGRESS_INTERVAL_S = 0.1
 
 
 class Sending:
@@ -97,8 +100,13 @@ def _progress(total: int | None) -> Iterator[Callable[[Delivery], None]]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("clicks", total=total, open=0)
+        due_s = time.monotonic()
 
         def update(delivery: Delivery) -> None:
+            nonlocal due_s
+            if time.monotonic() < due_s:
+                return
+            due_s = time.monotonic() + PROGRESS_INTERVAL_S
             done = delivery.acknowledged + delivery.refused + delivery.unknown
             bar.update(task, completed=delivery.acknowledged, open=delivery.handed - done)
 

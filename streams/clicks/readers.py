@@ -6,6 +6,7 @@ nothing is lost in silence; what ends the whole file raises `SourceError`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -27,6 +28,8 @@ BATCH_ROWS: Final = 65_536
 BLOCK_BYTES: Final = 8 * 1024 * 1024
 # A longer first line or JSON line is no click.
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+# JSON objects name their columns one by one; so many are looked at to find them.
+SAMPLE_LINES: Final = 1_000
 _DELIMITERS: Final = "\t,;| "
 _TEXT: Final = (".csv", ".tsv", ".txt", ".tab", ".dat")
 _JSON: Final = (".jsonl", ".ndjson", ".json")
@@ -54,7 +57,7 @@ class RawFile:
 
     `names`: its columns, or "1", "2", … where it has no header line; `first_line`: number of the
     line that holds row 0, for messages; 0 where rows are no lines. `batches`: reads the named
-    columns.
+    columns. `open_ended`: rows may have columns that `names` does not list.
     """
 
     names: tuple[str, ...]
@@ -62,6 +65,7 @@ class RawFile:
     first_line: int
     sample: str
     batches: Callable[[Sequence[str]], Iterator[RawBatch]]
+    open_ended: bool = False
 
 
 def open_raw(path: Path) -> RawFile:
@@ -203,19 +207,26 @@ def _open_parquet(path: Path) -> RawFile:
 
 
 def _open_json(path: Path) -> RawFile:
+    names: dict[str, None] = {}
     with _stream(path) as stream:
-        head = io.BufferedReader(stream).readline(LINE_BYTES_MAX)
-    try:
-        first = json.loads(head)
-    except ValueError:
-        first = None
-    if not isinstance(first, dict):
-        raise SourceError(f"{path.name} is no JSON lines file: its first line is no object")
+        lines = io.BufferedReader(stream)
+        head = lines.readline(LINE_BYTES_MAX)
+        line = head
+        for _ in range(SAMPLE_LINES):
+            # Lines that are no objects are told apart when they are read.
+            with contextlib.suppress(ValueError):
+                names.update(dict.fromkeys(_object(line)))
+            line = lines.readline(LINE_BYTES_MAX)
+            if not line:
+                break
+    if not names:
+        raise SourceError(f"{path.name} is no JSON lines file: its first lines are no objects")
 
     def batches(chosen: Sequence[str]) -> Iterator[RawBatch]:
         return _json_batches(path, chosen)
 
-    return RawFile(tuple(first), True, 1, head[:80].decode("utf-8", "replace").strip(), batches)
+    sample = head[:80].decode("utf-8", "replace").strip()
+    return RawFile(tuple(names), True, 1, sample, batches, open_ended=True)
 
 
 def _json_batches(path: Path, chosen: Sequence[str]) -> Iterator[RawBatch]:
@@ -249,13 +260,18 @@ def _json_batches(path: Path, chosen: Sequence[str]) -> Iterator[RawBatch]:
 
 
 def _plain(line: bytes, chosen: Sequence[str]) -> tuple[str | None, ...]:
+    value = _object(line)
+    return tuple(_text(name, value.get(name)) for name in chosen)
+
+
+def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError:
         raise ValueError("no JSON") from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    return tuple(_text(name, value.get(name)) for name in chosen)
+    return value
 
 
 def _text(name: str, value: Any) -> str | None:

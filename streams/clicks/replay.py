@@ -249,10 +249,16 @@ def replay(
 ) -> Delivery:
     """Send all clicks as the schedule says, wait for their outcomes, and count them.
 
-    When the producer cannot go on, it ends early with `ended_by` set. The schedule goes by the recorded times, whatever `dating` then makes of them. `stopped` ends
-    the reading; what was handed over by then is still waited for, bounded.
+    The schedule goes by the recorded times, whatever `dating` then makes of them. `stopped` ends
+    the reading; what was handed over by then is still waited for, bounded. When the producer
+    cannot go on, the run ends early and `ended_by` says why.
     """
-    pacer = Pacer(schedule or AtOnce(), clock, sender.wait, stopped)
+
+    def wait(seconds: float) -> None:
+        sender.wait(seconds)
+        progress(sender.delivery)
+
+    pacer = Pacer(schedule or AtOnce(), clock, wait, stopped)
     read = 0
     started_s: float | None = None
     try:

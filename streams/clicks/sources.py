@@ -226,6 +226,9 @@ def _mapped(file: str, raw: RawFile, given: Mapping[str, str]) -> dict[str, str]
     mapping = {ours: theirs for ours, theirs in given.items() if theirs != NO_COLUMN}
     for ours, names in NAMES.items():
         found = next((usual[name] for name in names if name in usual), None)
+        if found is None and raw.open_ended and ours not in NEEDED:
+            # A field that only later rows have must not be lost.
+            found = ours
         if ours not in given and found is not None:
             mapping[ours] = found
     missing = [name for name in NEEDED if name not in mapping]
