@@ -26,20 +26,23 @@ OFFSETS_TOPIC: Final = "__consumer_offsets"
 OFFSETS_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": "104857600", "compression.type": "producer"}
 
 
-def admin_client(bootstrap: str) -> AdminClient:
-    """An admin client that keeps quiet and finds a broker again fast."""
+def quiet_logger() -> logging.Logger:
+    """A logger that keeps librdkafka's complaints about dead brokers off the terminal."""
     logger = logging.getLogger("headrace.librdkafka")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
-    config: dict[str, Any] = {
+    return logger
+
+
+def local_client(bootstrap: str) -> dict[str, Any]:
+    """Configuration of a client of a local region, which finds a broker again fast."""
+    return {
         "bootstrap.servers": bootstrap,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 500,
         "socket.timeout.ms": 6_000,
-        "topic.metadata.refresh.interval.ms": -1,
     }
-    return AdminClient(config, logger=logger)
 
 
 def wait_ready(
@@ -53,7 +56,7 @@ def wait_ready(
     while not all(answers(place.port(index)) for index in range(place.brokers)):
         _check(place, children, log_offsets, deadline, "a broker does not answer")
         time.sleep(POLL_S)
-    admin = admin_client(place.bootstrap)
+    admin = AdminClient(local_client(place.bootstrap) | {"logger": quiet_logger()})
     reason = "no broker was asked yet"
     while reason:
         _check(place, children, log_offsets, deadline, reason)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from infra.cluster.broker import answers
 from infra.cluster.layout import region_folder
-from infra.cluster.ready import admin_client
+from infra.cluster.ready import local_client, quiet_logger
 from infra.cluster.region import bootstrap, layout_of
 from infra.cluster.state import FILE, RegionState, read_state
 from schemas.errors import ClusterError
@@ -74,7 +74,6 @@ def _look(settings: Settings) -> View:
     """Ask the cluster for its metadata once; the sections work from that."""
     if settings.bootstrap:
         view = View(settings, None, settings.bootstrap)
-        view.admin = AdminClient(client_config(settings, settings.bootstrap) | {"log_level": 0})
     else:
         try:
             state = read_state(region_folder(settings))
@@ -87,12 +86,19 @@ def _look(settings: Settings) -> View:
         if not any(state.living()):
             view.problems.append("no broker runs")
             return view
-        view.admin = admin_client(view.bootstrap)
+    view.admin = AdminClient(_client(view))
     try:
         view.metadata = view.admin.list_topics(timeout=REQUEST_TIMEOUT_S)
     except KafkaException as error:
         view.problems.append(f"the cluster does not answer: {error.args[0].str()}")
     return view
+
+
+def _client(view: View) -> dict[str, Any]:
+    """Configuration of a client of this region; a local one needs no security."""
+    settings = view.settings
+    config = client_config(settings, view.bootstrap) if settings.bootstrap else local_client(view.bootstrap)
+    return config | {"logger": quiet_logger()}
 
 
 def brokers(view: View) -> list[Json]:
@@ -161,55 +167,63 @@ def topics(view: View) -> list[Json]:
 
 
 def group(view: View) -> Json:
-    """The workers' consumer group: its state, members, and lag by topic; None where unknown."""
+    """The workers' consumer group: its state, and its lag by topic; None where unknown.
+
+    Asked of all brokers, and then as a consumer would ask: librdkafka's admin requests to a
+    group's coordinator abort the whole process when that connection drops (its issue 4605),
+    which is just when somebody asks for the status.
+    """
     name = view.settings.group
-    row: Json = {"group": name, "state": None, "members": None, "lag": None, "topics": []}
+    row: Json = {"group": name, "state": None, "lag": None, "topics": []}
     if view.metadata is None or view.admin is None:
         return row
     try:
-        described = view.admin.describe_consumer_groups([name], request_timeout=REQUEST_TIMEOUT_S)[name]
-        found = described.result(REQUEST_TIMEOUT_S + 1)
-        state = found.state.name.lower()
-        row |= {"state": ABSENT if state == "dead" else state, "members": len(found.members)}
-    except KafkaException as error:
-        # Newer brokers call a group that never was an error, older ones call it dead.
-        if error.args[0].name() != "GROUP_ID_NOT_FOUND":
-            view.problems.append(f"group {name}: {error.args[0].str()}")
+        listed = view.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result(REQUEST_TIMEOUT_S + 1)
+        states = {one.group_id: one.state.name.lower() for one in listed.valid}
+        if name in states:
+            topics = _lags(view)
+            row |= {"state": states[name], "lag": sum(one["lag"] for one in topics), "topics": topics}
+        elif listed.errors:
+            view.problems.append(f"group {name}: {listed.errors[0]}")
         else:
-            row |= {"state": ABSENT, "members": 0}
+            row["state"] = ABSENT
+    except KafkaException as error:
+        view.problems.append(f"group {name}: {error.args[0].str()}")
     except TimeoutError:
-        view.problems.append(f"group {name}: its coordinator does not answer")
-    if row["state"] not in (None, ABSENT):
-        with contextlib.suppress(KafkaException, TimeoutError):
-            row["topics"] = _lags(view.admin, name)
-            row["lag"] = sum(one["lag"] for one in row["topics"])
+        view.problems.append(f"group {name}: its brokers do not answer")
     return row
 
 
-def _lags(admin: AdminClient, name: str) -> list[Json]:
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=REQUEST_TIMEOUT_S)[name]
-    committed = [one for one in asked.result(REQUEST_TIMEOUT_S + 1).topic_partitions if one.offset >= 0]
-    ends = _end_offsets(admin, committed)
+def _lags(view: View) -> list[Json]:
+    """Lag of the group on each topic of which it has committed any offset.
+
+    A partition of such a topic without a committed offset counts from its first record.
+    """
+    known = [
+        TopicPartition(topic, partition)
+        for topic, found in view.metadata.topics.items()
+        for partition, one in found.partitions.items()
+        if not topic.startswith("__") and one.leader >= 0
+    ]
+    # It never subscribes, so it never joins; it is not closed either, which could hang.
+    consumer = Consumer(_client(view) | {"group.id": view.settings.group, "enable.auto.commit": False})
+    committed = {(one.topic, one.partition): one.offset for one in consumer.committed(known, timeout=REQUEST_TIMEOUT_S)}
+    read = {topic for (topic, _), offset in committed.items() if offset >= 0}
+    ends = _offsets(consumer, [key for key in committed if key[0] in read], OFFSET_END)
+    starts = _offsets(consumer, [key for key in ends if committed[key] < 0], OFFSET_BEGINNING)
     lags: dict[str, Json] = {}
-    for one in committed:
-        end = ends.get((one.topic, one.partition))
-        if end is None:
-            continue
-        row = lags.setdefault(one.topic, {"topic": one.topic, "partitions": 0, "lag": 0})
+    for key, end in sorted(ends.items()):
+        row = lags.setdefault(key[0], {"topic": key[0], "partitions": 0, "lag": 0})
         row["partitions"] += 1
-        row["lag"] += max(0, end - one.offset)
-    return [lags[topic] for topic in sorted(lags)]
+        row["lag"] += max(0, end - starts.get(key, committed[key]))
+    return list(lags.values())
 
 
-def _end_offsets(admin: AdminClient, partitions: Iterable[TopicPartition]) -> dict[tuple[str, int], int]:
-    wanted = {TopicPartition(one.topic, one.partition): OffsetSpec.latest() for one in partitions}
-    if not wanted:
-        return {}
-    ends = {}
-    for one, future in admin.list_offsets(wanted, request_timeout=REQUEST_TIMEOUT_S).items():
-        with contextlib.suppress(KafkaException, TimeoutError):  # a topic may be gone since
-            ends[(one.topic, one.partition)] = future.result(REQUEST_TIMEOUT_S + 1).offset
-    return ends
+def _offsets(consumer: Consumer, keys: list[tuple[str, int]], which: int) -> dict[tuple[str, int], int]:
+    """The first or the end offset of partitions; those that do not answer are left out."""
+    asked = [TopicPartition(topic, partition, which) for topic, partition in keys]
+    found = consumer.offsets_for_times(asked, timeout=REQUEST_TIMEOUT_S) if asked else []
+    return {(one.topic, one.partition): one.offset for one in found if one.error is None and one.offset >= 0}
 
 
 def _quorum(data: Path) -> tuple[int, int]:

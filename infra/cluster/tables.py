@@ -58,7 +58,7 @@ def group(report: Json) -> Iterator[RenderableType]:
     table = _table(f"group {escape(found['group'])}", ">partitions", ">lag")
     for row in found["topics"]:
         table.add_row(escape(row["topic"]), str(row["partitions"]), f"{row['lag']:,}")
-    table.add_row(f"{found['state']}, {found['members']} member(s)", "", "" if found["lag"] is None else f"{found['lag']:,}")
+    table.add_row(found["state"], "", "" if found["lag"] is None else f"{found['lag']:,}")
     yield table
 
 
