@@ -41,6 +41,7 @@ from streams.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S: Final = 5.0
+AUDIT_INTERVAL_S: Final = 2.0
 # Exit codes of <sysexits.h>: EX_SOFTWARE for a fault of ours, EX_TEMPFAIL for "start me again".
 EXIT_FAULT: Final = 70
 EXIT_AGAIN: Final = 75
@@ -231,6 +232,16 @@ class Runner(Service):  # type: ignore[misc]
             if path.serving and not self.should_stop:
                 try:
                     await path.commit(self.app.commit_offsets)
+                except Exception as error:
+                    self.fail(error)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _audit_regularly(self) -> None:
+        while not self.should_stop:
+            await self.sleep(AUDIT_INTERVAL_S)
+            if not self.should_stop:
+                try:
+                    await self.app.path.audit()
                 except Exception as error:
                     self.fail(error)
 

@@ -127,10 +127,29 @@ class Fetcher:
         Whole fetched lists go into the partition's dictionary at once; returns the number of
         records read. Raises `KafkaError` when the brokers fall silent.
         """
-        ends = self.highwaters(topic, starts, timeout_s)
-        missing = {p for p, end in ends.items() if end > (starts[p] or 0)}
         for partition in starts:
             windows.partitions.setdefault(partition, {})
+
+        def take(partition: int, messages: list[Message]) -> None:
+            windows.restore(
+                partition, [m.key() or b"" for m in messages], [m.value() for m in messages]
+            )
+
+        return self.read(topic, starts, take, timeout_s)
+
+    def read(
+        self,
+        topic: str,
+        starts: Mapping[int, int | None],
+        take: Callable[[int, list[Message]], None],
+        timeout_s: float,
+    ) -> int:
+        """Read partitions from their start offsets to their ends; `take` gets the lists.
+
+        Returns the number of records. Raises `KafkaError` when the brokers fall silent.
+        """
+        ends = self.highwaters(topic, starts, timeout_s)
+        missing = {p for p, end in ends.items() if end > (starts[p] or 0)}
         if not missing:
             return 0
         reader = Consumer(
@@ -143,8 +162,8 @@ class Fetcher:
             }
         )
         try:
-            return _read_changelog(
-                reader, topic, {p: starts[p] for p in missing}, windows, self._stopping
+            return _read_to_end(
+                reader, topic, {p: starts[p] for p in missing}, take, self._stopping
             )
         finally:
             reader.close()
@@ -220,11 +239,11 @@ def _execute(function: Callable[[], Any], future: Future[Any]) -> None:
         future.set_exception(error)
 
 
-def _read_changelog(
+def _read_to_end(
     reader: Consumer,
     topic: str,
     starts: Mapping[int, int | None],
-    windows: Windows,
+    take: Callable[[int, list[Message]], None],
     stopping: threading.Event,
 ) -> int:
     reader.assign(
@@ -256,8 +275,6 @@ def _read_changelog(
             elif error.code() == ClientError._PARTITION_EOF:
                 left.discard(record.partition() or 0)
         for partition, messages in by_partition.items():
-            windows.restore(
-                partition, [m.key() or b"" for m in messages], [m.value() for m in messages]
-            )
+            take(partition, messages)
             count += len(messages)
     return count

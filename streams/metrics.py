@@ -59,6 +59,9 @@ class WorkerMetrics:
         self.lag = gauge("lag_records", "Records not yet processed, all owned partitions.").labels(
             **labels
         )
+        self.healed = counter(
+            "healed_users_total", "Windows written again after another worker's late record."
+        ).labels(**labels)
         self.restored = counter("restored_records_total", "Changelog records restored.").labels(
             **labels
         )

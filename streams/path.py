@@ -11,15 +11,21 @@ behind those positions is acknowledged by all replicas.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
+
+from confluent_kafka import Message
 
 from schemas.errors import DeliveryError, FencedError, KafkaError
 from streams.emit import Emitter
 from streams.fetch import Batch, Fetcher
 from streams.hop import Effects, Hop
 from streams.metrics import WorkerMetrics
+from streams.state.heal import heal
+
+log = logging.getLogger(__name__)
 
 Offsets = dict[tuple[str, int], int]
 Commit = Callable[[Offsets], Awaitable[bool]]
@@ -33,6 +39,9 @@ KAFKA_TIMEOUT_S: Final = 10.0
 # partitions to another worker; so membership is proved by a commit, which the broker takes from
 # members only and which renews the session, and nothing is written without a fresh proof.
 LEASE_SHARE: Final = 0.8
+# A worker that was frozen when it lost a partition may write to it on waking, as late as its
+# producer's time-out allows; so for some sessions after an assignment the changelog is audited.
+AUDIT_SESSIONS: Final = 6
 # Without news, offsets are committed again this often in a lease, to renew it.
 RENEWALS_PER_LEASE: Final = 3
 
@@ -68,6 +77,11 @@ class DataPath:
         self._epoch = 0
         self._committed: Offsets = {}
         self._complete_to: dict[int, int] = {}
+        # End of each owned changelog partition, if nobody else writes to it.
+        self._ends: dict[int, int] = {}
+        self._audited: dict[int, int] = {}
+        self._audit_until = float("-inf")
+        self._audit_s = AUDIT_SESSIONS * session_timeout_s
         self._commit_lock = asyncio.Lock()
         self._lock = asyncio.Lock()
 
@@ -105,6 +119,9 @@ class DataPath:
                 "may belong to another worker by now, so nothing of the batch is written"
             )
         self._emitter.emit(effects)
+        ends = self._ends
+        for partition, _, _ in effects.changelog:
+            ends[partition] += 1
         positions: Offsets = {}
         for record in batch.records:
             positions[record.topic() or "", record.partition() or 0] = (record.offset() or 0) + 1
@@ -185,9 +202,7 @@ class DataPath:
             await self._call(self.fetcher.unassign)
             await self._settle()
             partitions = sorted(self.owned)
-            ends = await self._call(
-                lambda: self.fetcher.highwaters(self._changelog, partitions, KAFKA_TIMEOUT_S)
-            )
+            ends = await self._highwaters(partitions)
             if await self._settle_and_commit(commit, locked=True):
                 self._complete_to = ends
             else:
@@ -202,8 +217,12 @@ class DataPath:
         self._forget(gone)
         starts = {p: self._complete_to.get(p) if p in windows.partitions else None for p in wanted}
         started = self._clock()
+        # Asked before the reading: what comes in during it looks foreign, and is only read again.
+        self._ends = await self._highwaters(wanted)
+        self._audited = dict(self._ends)
         count: int = await self._call(lambda: self._read_windows(starts, changed=bool(gone)))
         self.owned = wanted
+        self._audit_until = self._clock() + self._audit_s
         self.metrics.restored.inc(count)
         self.metrics.restore_seconds.set(self._clock() - started)
         self.metrics.partitions.set(len(wanted))
@@ -236,6 +255,57 @@ class DataPath:
             await self._call(self.fetcher.unassign)
             if not await self._settle_and_commit(commit, locked=True):
                 raise KafkaError("the last commit failed: some clicks will be answered again")
+
+    async def audit(self) -> int:
+        """Look for records of others in the owned changelog partitions, and put them right.
+
+        Since each of our own records takes one offset, a partition that ends further on has
+        foreign ones. Returns how many users had to be written again.
+        """
+        if not self.serving or self._clock() > self._audit_until:
+            return 0
+        async with self._commit_lock, self._lock:
+            await self._settle()
+            found = await self._highwaters(self.owned)
+            foreign = {p: self._ends[p] for p, end in found.items() if end != self._ends[p]}
+            # Ours may lie behind a foreign one, so the reading starts at the last audit.
+            starts = {p: self._audited.get(p, 0) for p in foreign}
+            rewrites = await self._call(lambda: self._heal(starts)) if foreign else []
+            self._audited = found
+            self._ends = dict(found)
+            if rewrites:
+                self._emitter.emit(Effects([], rewrites, [], [], [], 0))
+                for partition, _, _ in rewrites:
+                    self._ends[partition] += 1
+        if foreign:
+            log.warning(
+                "another worker wrote to the changelog of partitions %s; %d users written again",
+                sorted(foreign),
+                len(rewrites),
+            )
+            self.metrics.healed.inc(len(rewrites))
+        return len(rewrites)
+
+    def _heal(self, starts: Mapping[int, int]) -> list[tuple[int, bytes, bytes]]:
+        """On the fetching thread."""
+        written: dict[int, list[tuple[bytes, bytes | None]]] = {}
+
+        def take(partition: int, messages: list[Message]) -> None:
+            records = [(m.key() or b"", m.value()) for m in messages]
+            written.setdefault(partition, []).extend(records)
+
+        self.fetcher.read(self._changelog, starts, take, KAFKA_TIMEOUT_S)
+        windows = self.hop.windows
+        rewrites = [one for p, records in written.items() for one in heal(windows, p, records)]
+        windows.recount()
+        return rewrites
+
+    async def _highwaters(self, partitions: Iterable[int]) -> dict[int, int]:
+        asked = list(partitions)
+        ends: dict[int, int] = await self._call(
+            lambda: self.fetcher.highwaters(self._changelog, asked, KAFKA_TIMEOUT_S)
+        )
+        return ends
 
     def _forget(self, partitions: Iterable[int]) -> None:
         gone = list(partitions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -20,7 +20,7 @@ from schemas.topics import CLICK_BYTES_MAX, CLICKS
 from streams.clicks.columns import ClickColumns
 from streams.clicks.dating import Dating, as_recorded
 from streams.clicks.event_ids import event_ids
-from streams.clicks.journal import Journal, journal_head
+from streams.clicks.journal import Journal, Outcome, journal_head
 from streams.clicks.pacing import AtOnce, Pacer, Schedule
 from streams.kafka import PARTITIONER, client_config
 from streams.settings import Settings
@@ -51,6 +51,9 @@ _REFUSALS: Final = frozenset(
         ClientError._UNKNOWN_PARTITION,
     }
 )
+
+
+Report = Callable[[ClientError | None, Message | None], None]
 
 
 @dataclass(slots=True)
@@ -96,7 +99,10 @@ def click_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
 
 
 class ClickSender:
-    """Sends batches of clicks; counts outcomes in `delivery`. Not for several threads."""
+    """Sends batches of clicks; counts outcomes in `delivery`. Not for several threads.
+
+    `producer`: from `open_producer`. `stopped`: whether to stop, asked again and again.
+    """
 
     def __init__(
         self,
@@ -106,8 +112,10 @@ class ClickSender:
         seed: int = 0,
         topic: str = CLICKS.name,
         journal: Journal | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.delivery = Delivery()
+        self.stopped = stopped
         self._producer = producer
         self._encode = click_encoder(codec)
         self._seed = seed
@@ -120,55 +128,52 @@ class ClickSender:
         items = clicks.item_id.cast(pa.binary()).to_pylist()
         ids = event_ids(self._seed, clicks.row, clicks.ts, users, items, clicks.event_type)
         codes = clicks.event_type.tolist()
+        sessions, queries = clicks.session_id, clicks.query
         values = self._encode(
             ids,
             users,
             items,
             codes,
             clicks.ts,
-            None
-            if clicks.session_id is None
-            else clicks.session_id.fill_null("").cast(pa.binary()).to_pylist(),
-            None if clicks.query is None else clicks.query.cast(pa.binary()).to_pylist(),
+            None if sessions is None else sessions.fill_null("").cast(pa.binary()).to_pylist(),
+            None if queries is None else queries.cast(pa.binary()).to_pylist(),
             None if clicks.price is None else clicks.price.to_pylist(),
             None if clicks.quantity is None else clicks.quantity.to_pylist(),
         )
-        journal = self._journal
         for start, stop in slices:
-            if journal is None:
-                self._hand_over(users, values, start, stop)
+            if self._journal is None:
+                self._hand_over(users, values, range(start, stop), self._on_delivery)
             else:
                 for at in range(start, stop):
-                    head = journal_head(
-                        ids[at], users[at], items[at], EVENT_TYPES[codes[at]], int(clicks.ts[at])
+                    kind, ts = EVENT_TYPES[codes[at]], int(clicks.ts[at])
+                    report = partial(
+                        self._on_journaled, journal_head(ids[at], users[at], items[at], kind, ts)
                     )
-                    self._hand_over(users, values, at, at + 1, partial(self._on_journaled, head))
-                journal.tick()
+                    self._hand_over(users, values, range(at, at + 1), report)
+                self._journal.tick()
             self.wait(0)
 
     def _hand_over(
-        self,
-        users: list[bytes],
-        values: list[bytes],
-        start: int,
-        stop: int,
-        on_delivery: Callable[[ClientError | None, Message], None] | None = None,
+        self, users: list[bytes], values: list[bytes], rows: range, report: Report
     ) -> None:
-        produce, topic, report = (
-            self._producer.produce,
-            self._topic,
-            on_delivery or self._on_delivery,
-        )
-        for at in range(start, stop):
+        produce, topic = self._producer.produce, self._topic
+        for at in rows:
             while True:
                 try:
                     produce(topic, values[at], users[at], -1, report)
                     break
                 except BufferError:
                     # The queue is bounded; Kafka sets the pace.
+                    if self.stopped():
+                        return
                     self.wait(_POLL_S)
                 except KafkaException as error:
-                    raise KafkaError(f"the producer cannot go on: {error.args[0].str()}") from None
+                    reason = error.args[0]
+                    if reason.code() not in _REFUSALS:
+                        raise KafkaError(f"the producer cannot go on: {reason.str()}") from None
+                    # Refused before it was sent, such as a click that is too large.
+                    report(reason, None)
+                    break
             self.delivery.handed += 1
 
     def wait(self, seconds: float) -> None:
@@ -176,10 +181,7 @@ class ClickSender:
         self._producer.poll(seconds)
 
     def finish(
-        self,
-        timeout_s: float = FLUSH_TIMEOUT_S,
-        clock: Callable[[], float] = time.monotonic,
-        stopped: Callable[[], bool] = lambda: False,
+        self, timeout_s: float = FLUSH_TIMEOUT_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Wait for the outcomes that are open, and count as unknown those that do not come.
 
@@ -188,7 +190,7 @@ class ClickSender:
         deadline_s = clock() + timeout_s
         hurried = False
         while len(self._producer) and clock() < deadline_s:
-            if stopped() and not hurried:
+            if self.stopped() and not hurried:
                 hurried, deadline_s = True, min(deadline_s, clock() + STOPPED_FLUSH_TIMEOUT_S)
             self._producer.flush(_POLL_S)
         if len(self._producer):
@@ -200,26 +202,25 @@ class ClickSender:
             delivery.unknown += missing
             self._count_fault("no outcome", missing)
 
-    def _on_delivery(self, error: ClientError | None, message: Message) -> None:
+    def _on_delivery(self, error: ClientError | None, message: Message | None) -> None:
         if error is None:
             self.delivery.acknowledged += 1
-        elif error.code() in _REFUSALS:
+            return
+        if error.code() in _REFUSALS:
             self.delivery.refused += 1
-            self._count_fault(error.str())
         else:
             self.delivery.unknown += 1
-            self._count_fault(error.str())
+        self._count_fault(error.str())
 
-    def _on_journaled(self, head: str, error: ClientError | None, message: Message) -> None:
+    def _on_journaled(self, head: str, error: ClientError | None, message: Message | None) -> None:
         self._on_delivery(error, message)
         if self._journal is None:
             return
-        if error is None:
+        if error is not None:
+            outcome: Outcome = "refused" if error.code() in _REFUSALS else "unknown"
+            self._journal.write(head, outcome, None, None)
+        elif message is not None:
             self._journal.write(head, "ok", message.partition(), message.offset())
-        else:
-            self._journal.write(
-                head, "refused" if error.code() in _REFUSALS else "unknown", None, None
-            )
 
     def _count_fault(self, reason: str, count: int = 1) -> None:
         self.delivery.faults[reason] = self.delivery.faults.get(reason, 0) + count
@@ -242,44 +243,46 @@ def replay(
     schedule: Schedule | None = None,
     *,
     dating: Dating = as_recorded,
-    stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[Delivery], None] = lambda delivery: None,
     clock: Callable[[], float] = time.monotonic,
     flush_timeout_s: float = FLUSH_TIMEOUT_S,
 ) -> Delivery:
     """Send all clicks as the schedule says, wait for their outcomes, and count them.
 
-    The schedule goes by the recorded times, whatever `dating` then makes of them. `stopped` ends
-    the reading; what was handed over by then is still waited for, bounded. When the producer
-    cannot go on, the run ends early and `ended_by` says why.
+    The schedule goes by the recorded times, whatever `dating` then makes of them. When the sender
+    is stopped, reading ends; what was handed over by then is waited for, bounded. When the
+    producer cannot go on, the run ends early and `ended_by` says why.
     """
 
     def wait(seconds: float) -> None:
         sender.wait(seconds)
         progress(sender.delivery)
 
-    pacer = Pacer(schedule or AtOnce(), clock, wait, stopped)
+    pacer = Pacer(schedule or AtOnce(), clock, wait, sender.stopped)
     read = 0
     started_s: float | None = None
     try:
-        for batch in batches:
+        for chunk in _chunks(batches, sender.stopped):
             if started_s is None:
                 started_s = clock()
-            for start in range(0, len(batch), CHUNK_ROWS):
-                chunk = batch.slice(start, min(start + CHUNK_ROWS, len(batch)))
-                sender.send(chunk.at_times(dating(read, chunk.ts)), pacer.slices(chunk.ts))
-                read += len(chunk)
-                progress(sender.delivery)
-                if stopped():
-                    break
-            if stopped():
-                break
+            sender.send(chunk.at_times(dating(read, chunk.ts)), pacer.slices(chunk.ts))
+            read += len(chunk)
+            progress(sender.delivery)
     except KafkaError as error:
         # What was handed over before still has outcomes, and they are what the caller needs.
         sender.delivery.ended_by = str(error)
     finally:
-        sender.finish(flush_timeout_s, clock, stopped)
+        sender.finish(flush_timeout_s, clock)
         sender.delivery.seconds = 0.0 if started_s is None else clock() - started_s
-        sender.delivery.interrupted = stopped()
+        sender.delivery.interrupted = sender.stopped()
         progress(sender.delivery)
     return sender.delivery
+
+
+def _chunks(batches: Iterable[ClickColumns], stopped: Callable[[], bool]) -> Iterator[ClickColumns]:
+    """The batches in pieces that are encoded at once, until stopped."""
+    for batch in batches:
+        for start in range(0, len(batch), CHUNK_ROWS):
+            if stopped():
+                return
+            yield batch.slice(start, min(start + CHUNK_ROWS, len(batch)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -109,6 +111,31 @@ def test_partitions_move_between_workers_under_load(shop: LocalKafka, tmp_path: 
     assert len(feeder.acked) == 15_000
     # Both were asked nicely: batches were finished and committed before partitions moved.
     assert set(found.values()) == {1}
+    harness.assert_state_equals_oracle(settings, bootstrap)
+
+
+def test_a_frozen_worker_does_no_harm_when_it_wakes(shop: LocalKafka, tmp_path: Path) -> None:
+    settings, bootstrap = shop.settings, shop.bootstrap
+    feeder = harness.Feeder(bootstrap)
+    sender = threading.Thread(target=feeder.send, args=(24_000,), kwargs={"rate": 1500.0})
+    frozen = harness.start_worker(settings, bootstrap, tmp_path, "a")
+    other = harness.start_worker(settings, bootstrap, tmp_path, "b")
+    try:
+        _wait_partitions(other, 4)
+        sender.start()
+        time.sleep(1.0)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        _wait_partitions(other, 8)
+        time.sleep(1.0)
+        os.kill(frozen.pid, signal.SIGCONT)
+        sender.join(60)
+        harness.wait_answered(settings, bootstrap, set(feeder.acked))
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+        sender.join(60)
+        frozen.kill()
+        other.terminate(harness.STOP_TIMEOUT_S)
+    assert len(feeder.acked) == 24_000
     harness.assert_state_equals_oracle(settings, bootstrap)
 
 

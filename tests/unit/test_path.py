@@ -15,6 +15,7 @@ from streams.fetch import Batch
 from streams.hop import Effects
 from streams.metrics import WorkerMetrics
 from streams.path import LEASE_SHARE, DataPath
+from streams.state.window import WindowEvent, pack
 from streams.state.windows import Windows
 
 SESSION_S = 10.0
@@ -38,6 +39,17 @@ class Record:
         return 1, 0
 
 
+class Stored:
+    def __init__(self, window: bytes) -> None:
+        self._window = window
+
+    def key(self) -> bytes:
+        return b"user"
+
+    def value(self) -> bytes:
+        return self._window
+
+
 class FakeHop:
     """Takes `takes_s` of the world's time for a batch."""
 
@@ -48,7 +60,8 @@ class FakeHop:
 
     def process(self, records: list[Record]) -> Effects:
         self._world.now += self.takes_s
-        return Effects([], [], [], [], [], len(records))
+        changelog = [(record.partition(), b"user", b"window") for record in records]
+        return Effects([], changelog, [], [], [], len(records))
 
 
 class FakeEmitter:
@@ -58,7 +71,9 @@ class FakeEmitter:
         self.waiting = 0
 
     def emit(self, effects: Effects) -> None:
-        self._world.log.append(f"emit {effects.clicks_count}")
+        self._world.log.append(f"emit {effects.clicks_count or 'rewrites'}")
+        for partition, _, window in effects.changelog:
+            self._world.changelog.setdefault(partition, []).append(window)
         self.waiting += 1
 
     def flush(self, timeout_s: float) -> bool:
@@ -96,9 +111,25 @@ class FakeFetcher:
         self.assigned = {}
 
     def highwaters(self, topic: str, partitions: Iterable[int], timeout_s: float) -> dict[int, int]:
-        return dict.fromkeys(partitions, 77)
+        return {p: len(self._world.changelog.get(p, [])) for p in partitions}
 
-    def restore(self, topic: str, starts: Mapping[int, int | None], windows: Windows, timeout_s: float) -> int:
+    def read(
+        self,
+        topic: str,
+        starts: Mapping[int, int | None],
+        take: Callable[[int, Any], None],
+        timeout_s: float,
+    ) -> int:
+        for partition, start in starts.items():
+            take(
+                partition,
+                [Stored(window) for window in self._world.changelog[partition][start or 0 :]],
+            )
+        return 0
+
+    def restore(
+        self, topic: str, starts: Mapping[int, int | None], windows: Windows, timeout_s: float
+    ) -> int:
         self.restored.append(dict(starts))
         for partition in starts:
             windows.partitions.setdefault(partition, {})
@@ -111,6 +142,7 @@ class World:
     def __init__(self) -> None:
         self.now = 1000.0
         self.log: list[str] = []
+        self.changelog: dict[int, list[bytes]] = {}
         self.member = True
         self.committed: list[dict[tuple[str, int], int]] = []
         self.hop, self.emitter, self.fetcher = FakeHop(self), FakeEmitter(self), FakeFetcher(self)
@@ -233,7 +265,7 @@ def test_kept_partitions_are_read_from_where_memory_ends() -> None:
         await world.own(0, 2)
 
     world = run(scenario)
-    assert world.fetcher.restored == [{0: None, 1: None}, {0: 77, 2: None}]
+    assert world.fetcher.restored == [{0: None, 1: None}, {0: 1, 2: None}]
     assert world.committed[-1] == {("clicks", 0): 6, ("clicks", 1): 0}
     assert world.path.owned == {0, 2}
     assert 1 not in world.hop.windows.partitions
@@ -249,3 +281,44 @@ def test_after_a_lost_membership_memory_is_not_trusted() -> None:
         await world.own(0)
 
     assert run(scenario).fetcher.restored == [{0: None}, {0: None}]
+
+
+def event(number: int) -> WindowEvent:
+    return WindowEvent(10**12 + number, number.to_bytes(16, "big"), 0, b"item-%d" % number)
+
+
+def test_own_writes_do_not_look_foreign() -> None:
+    async def scenario(world: World) -> None:
+        await world.own(0, 1)
+        await world.path.handle(world.batch(5, 6), world.commit)
+        assert await world.path.audit() == 0
+
+    assert "emit rewrites" not in run(scenario).log
+
+
+def test_a_foreign_older_window_is_folded_in_and_written_over() -> None:
+    """A frozen worker wakes and sends an old window: the changelog ends with the union."""
+
+    async def scenario(world: World) -> None:
+        world.changelog[0] = [pack([event(1), event(2)])]
+        await world.own(0)
+        world.hop.windows.partitions[0][b"user"] = pack([event(1), event(2), event(3)])
+        world.changelog[0].append(pack([event(1), event(4)]))
+        assert await world.path.audit() == 1
+        assert await world.path.audit() == 0
+
+    world = run(scenario)
+    union = pack([event(1), event(2), event(3), event(4)])
+    assert world.changelog[0][-1] == union
+    assert world.hop.windows.partitions[0][b"user"] == union
+    assert world.hop.windows.counts[b"item-4"] == 1
+
+
+def test_the_audit_ends_some_sessions_after_the_assignment() -> None:
+    async def scenario(world: World) -> None:
+        await world.own(0)
+        world.now += 10 * SESSION_S
+        world.changelog[0] = [pack([event(4)])]
+        assert await world.path.audit() == 0
+
+    assert run(scenario).changelog[0] == [pack([event(4)])]

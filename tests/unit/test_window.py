@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.clicks import RawClick
 from streams.stages.fold import IMPRESSION
 from streams.stages.fold import fold as fold_batch
+from streams.state.heal import heal
 from streams.state.window import (
     WINDOW_EVENTS,
     WindowEvent,
@@ -150,3 +151,16 @@ def test_snapshot_is_the_window_right_after_each_click() -> None:
 def test_unpack_refuses_what_is_no_window(junk: bytes) -> None:
     with pytest.raises(ValueError, match="not a window"):
         unpack(junk)
+
+
+@given(many, many, many)
+def test_healing_ends_in_the_union(
+    own: list[WindowEvent], foreign: list[WindowEvent], more: list[WindowEvent]
+) -> None:
+    windows = Windows()
+    windows.restore(0, [b"u"], [pack(own)])
+    written = [(b"u", pack(foreign)), (b"u", pack(more))]
+    rewrites = heal(windows, 0, written)
+    assert windows.partitions[0][b"u"] == pack(own + foreign + more)
+    newest = rewrites[-1][2] if rewrites else written[-1][1]
+    assert newest == pack(own + foreign + more)
