@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
+from typing import Final
 
 import psutil
 
@@ -11,16 +13,23 @@ from infra.cluster.broker import answers
 from infra.cluster.layout import Layout
 from schemas.errors import ClusterError
 
+# A broker that was just killed holds its ports until its last thread is gone, and shows as nobody.
+LEAVING_TIMEOUT_S: Final = 3.0
+POLL_S: Final = 0.05
+
 
 def check_ports(place: Layout, indexes: Iterable[int]) -> None:
     """Raise `ClusterError` naming each port of these brokers that is taken, and by whom."""
     ports = [port for index in indexes for port in (place.port(index), place.controller_port(index))]
-    taken = [f"{port}{_owner(port)}" for port in ports if not is_free(port)]
-    if taken:
-        raise ClusterError(
-            f"region {place.region} needs port(s) {', '.join(taken)}, which are taken: stop what uses them, "
-            "or set HEADRACE_KAFKA_PORT to another first port"
-        )
+    deadline = time.monotonic() + LEAVING_TIMEOUT_S
+    while taken := {port: _owner(port) for port in ports if not is_free(port)}:
+        if any(taken.values()) or time.monotonic() >= deadline:
+            named = ", ".join(f"{port}{owner}" for port, owner in taken.items())
+            raise ClusterError(
+                f"region {place.region} needs port(s) {named}, which are taken: stop what uses them, "
+                "or set HEADRACE_KAFKA_PORT to another first port"
+            )
+        time.sleep(POLL_S)
 
 
 def is_free(port: int) -> bool:
@@ -37,6 +46,7 @@ def is_free(port: int) -> bool:
 
 
 def _owner(port: int) -> str:
+    """The process that listens on `port`, for a message; empty where the system does not tell."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.pid:
