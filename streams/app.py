@@ -173,6 +173,8 @@ def _first_model(settings: Settings) -> list[Recommender]:
 class Runner(Service):  # type: ignore[misc]
     """What runs beside Faust in a worker: fetching, commits, models, health, the watchdog."""
 
+    logger = logging.getLogger("faust.headrace")
+
     def __init__(
         self,
         app: HeadraceApp,
@@ -192,7 +194,7 @@ class Runner(Service):  # type: ignore[misc]
         self._health = HealthServer(metrics.registry, self.live, self.ready)
         self._watchdog = Watchdog(
             app.path,
-            client_config(settings, settings.bootstrap),
+            client_config(settings, settings.bootstrap) | {"log_level": 0},
             settings.stall_timeout_s,
             self.fail,
         )

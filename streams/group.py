@@ -27,6 +27,8 @@ from mode import Service
 from streams.path import DataPath, Offsets
 
 log = logging.getLogger(__name__)
+# What these services say of their own life is Faust's talk, shown from WARNING on.
+_faust_log = logging.getLogger("faust.headrace")
 
 COMMIT_TIMEOUT_S: Final = 10.0
 LEAVE_TIMEOUT_S: Final = 3.0
@@ -34,6 +36,8 @@ LEAVE_TIMEOUT_S: Final = 3.0
 
 class BatchRecovery(Recovery):  # type: ignore[misc]
     """Faust's recovery with the reading done by `DataPath.restore`."""
+
+    logger = _faust_log
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _restart_recovery(self) -> None:
@@ -65,6 +69,8 @@ class BatchRecovery(Recovery):  # type: ignore[misc]
 class BatchTableManager(TableManager):  # type: ignore[misc]
     """Faust's table manager with batch recovery, and without its one-second wait at the start."""
 
+    logger = _faust_log
+
     _recovery: BatchRecovery | None
 
     @property
@@ -82,6 +88,8 @@ class BatchTableManager(TableManager):  # type: ignore[misc]
 
 class HeadraceApp(faust.App):  # type: ignore[misc]
     """A Faust app whose hot topics belong to a `DataPath`."""
+
+    logger = _faust_log
 
     path: DataPath
     hot_topics: frozenset[str]

@@ -6,6 +6,7 @@ producer of clicks puts a shopper into the same partition.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from streams.settings import Settings
@@ -13,6 +14,7 @@ from streams.settings import Settings
 PARTITIONER: Final = "murmur2_random"
 # Dead letters carry whole poisoned records.
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+_client_log = logging.getLogger("librdkafka")
 
 
 def client_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def client_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
         # A broker that died without closing its connections is given up after 3 s, and asked
         # again at least every second.
         "socket.timeout.ms": 3000,
-        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
         "socket.nagle.disable": True,
         "topic.metadata.refresh.interval.ms": 5000,
@@ -49,6 +51,7 @@ def worker_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]
         "acks": "all",
         "partitioner": PARTITIONER,
         "message.max.bytes": MESSAGE_BYTES_MAX,
+        "logger": _client_log,
         "message.timeout.ms": int(1000 * (settings.session_timeout_s - 1)),
         "linger.ms": 1,
         "queue.buffering.max.messages": 200_000,
@@ -61,6 +64,7 @@ def worker_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]
 def fetch_consumer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
     """A consumer that is told its partitions and never commits by itself."""
     return client_config(settings, bootstrap) | {
+        "logger": _client_log,
         # Required by the client; assignment and commits are Faust's.
         "group.id": f"{settings.group}-fetch",
         "enable.auto.commit": False,

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from infra.workers import WorkerProcess
 from schemas.codec import Codec
-from schemas.topics import CLICKS, DEAD_LETTERS, RECOMMENDATIONS, TOPICS, changelog_topic
+from schemas.topics import CLICKS, DEAD_LETTERS, RECOMMENDATIONS, changelog_topic
 from streams.kafka import MESSAGE_BYTES_MAX, fetch_consumer_config
 from streams.readback import read_topic
 from streams.settings import Settings
 from streams.stages.decode import Limits
 from streams.state.audit import differences, oracle_of, state_of
+from streams.topics_admin import create_topics as declare_topics
 
 CODEC = Codec.from_lock()
 READY_TIMEOUT_S = 40.0
@@ -29,21 +30,8 @@ ANSWER_TIMEOUT_S = 60.0
 
 
 def create_topics(bootstrap: str, settings: Settings) -> None:
-    """All topics of Headrace, on one broker."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    wanted = [
-        NewTopic(t.name, t.partitions or settings.partitions, 1, config=t.config()) for t in TOPICS
-    ]
-    wanted.append(
-        NewTopic(
-            changelog_topic(settings.group),
-            settings.partitions,
-            1,
-            config={"cleanup.policy": "compact"},
-        )
-    )
-    for future in admin.create_topics(wanted, operation_timeout=20).values():
-        future.result(timeout=30)
+    """All topics of Headrace, ready for use."""
+    declare_topics(AdminClient({"bootstrap.servers": bootstrap}), settings)
 
 
 def click_record(rng: random.Random, ts: int, users: int, items: int) -> dict[str, Any]:
@@ -72,7 +60,14 @@ class Feeder:
             }
         )
 
-    def send(self, count: int, users: int = 200, seed: int = 1, rate: float = 0.0) -> None:
+    def send(
+        self,
+        count: int,
+        users: int = 200,
+        seed: int = 1,
+        rate: float = 0.0,
+        flush_timeout_s: float = 30.0,
+    ) -> None:
         """Send `count` clicks, at `rate` a second or at once."""
         rng = random.Random(seed)
         started, base = time.monotonic(), time.time_ns() // 1_000_000 - count
@@ -81,7 +76,7 @@ class Feeder:
                 self._producer.poll(wait)
             record = click_record(rng, base + number, users, 500)
             self.send_record(record)
-        self.flush()
+        self.flush(flush_timeout_s)
 
     def send_record(self, record: dict[str, Any]) -> None:
         """Send one click."""
@@ -101,9 +96,11 @@ class Feeder:
         self._producer.produce(CLICKS.name, value, key)
         self._producer.poll(0)
 
-    def flush(self) -> None:
+    def flush(self, timeout_s: float = 30.0) -> None:
         """Wait for the acknowledgements."""
-        assert self._producer.flush(30) == 0, "Kafka did not acknowledge all clicks in 30 s"
+        assert self._producer.flush(timeout_s) == 0, (
+            f"Kafka did not acknowledge all clicks in {timeout_s} s"
+        )
 
 
 def read_config(settings: Settings, bootstrap: str) -> dict[str, Any]:

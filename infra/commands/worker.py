@@ -7,12 +7,14 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import click
 
 from infra.cluster.region import bootstrap
+from streams.quietlog import Throttle
 from streams.settings import Settings, load_settings
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -67,6 +69,18 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, stream=sys.stderr)
     for name in ("streams", "infra", "models", "schemas"):
         logging.getLogger(name).setLevel(level)
+    throttle = Throttle()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_only_libraries(throttle))
+
+
+def _only_libraries(throttle: Throttle) -> Callable[[logging.LogRecord], bool]:
+    """Our own lines are few, and each of them counts."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.name.startswith(("librdkafka", "aiokafka")) or throttle.filter(record)
+
+    return keep
 
 
 async def run_worker(settings: Settings) -> int:
