@@ -67,9 +67,13 @@ def get(
     if as_json:
         click.echo(as_line(record))
         return
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(
-        _table(record, read_titles(config, codec, set(record["item_ids"])))
+    titles = read_titles(config, codec, set(record["item_ids"]))
+    click.echo(
+        f"{_plain(record['user_id'])}: tier {record['tier']}, {_plain(record['model'])}, "
+        f"{_day(record['scored_at'])}\n"
+        f"answers click {_plain(record['event_id'])} of {_day(record['clicked_at'])}"
     )
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(record, titles))
 
 
 @recommendations.command()
@@ -151,12 +155,7 @@ def _line(record: Record, titles: Mapping[str, str], top: int) -> str:
 
 
 def _table(record: Record, titles: Mapping[str, str]) -> Table:
-    title = (
-        f"{_plain(record['user_id'])}: tier {record['tier']}, {_plain(record['model'])}, "
-        f"{_day(record['scored_at'])}"
-    )
-    caption = f"answers click {_plain(record['event_id'])} of {_day(record['clicked_at'])}"
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table()
     table.add_column("", justify="right")
     table.add_column("item")
     if titles:
