@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from streams.settings import Settings, load_settings
 # Below the range that systems hand out to clients, above what servers are usually given.
 PORTS = range(20_000, 31_000)
 START_TRIES = 5
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -65,21 +70,39 @@ def base_port() -> Callable[[int], int]:
     return free_base_port
 
 
+@contextlib.contextmanager
+def guarded(settings: Settings) -> Iterator[None]:
+    """Have the region stopped even if this process is killed: a shell waits for the end of a pipe.
+
+    The kernel closes the pipe however this process ends.
+    """
+    down = f'cat >/dev/null; exec "{sys.executable}" -m infra.cli down --wipe >/dev/null 2>&1'
+    environment = os.environ | {"HEADRACE_HOME": str(settings.home), "HEADRACE_REGION": settings.region, "PYTHONPATH": str(ROOT)}
+    guard = subprocess.Popen(["/bin/sh", "-c", down], stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    try:
+        yield
+    finally:
+        # Not needed any more: the fixture itself has stopped the region.
+        os.killpg(guard.pid, signal.SIGKILL)
+        guard.communicate(timeout=10)
+
+
 def running_kafka(home: Path, brokers: int = 1) -> Iterator[LocalKafka]:
     """Start a region in `home`, hand it out, and stop and remove it whatever happens."""
     for attempt in range(START_TRIES):
         settings = load_settings(region="east", home=home, kafka_port=free_base_port(brokers), kafka_heap_mb=192)
-        try:
+        with guarded(settings):
             try:
-                region.start(settings, brokers)
-            except ClusterError as error:
-                if "taken" in str(error) and attempt + 1 < START_TRIES:
-                    continue
-                raise
-            yield LocalKafka(region.bootstrap(settings), settings)
-            return
-        finally:
-            region.stop(settings, wipe=True)
+                try:
+                    region.start(settings, brokers)
+                except ClusterError as error:
+                    if "taken" in str(error) and attempt + 1 < START_TRIES:
+                        continue
+                    raise
+                yield LocalKafka(region.bootstrap(settings), settings)
+                return
+            finally:
+                region.stop(settings, wipe=True)
 
 
 @pytest.fixture(scope="session")

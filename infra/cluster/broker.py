@@ -1,10 +1,9 @@
-"""One broker: format its folder, start its process, stop it."""
+"""One broker: what starts it, its process, and how that is stopped."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from infra.cluster.layout import Layout, write_configs
 from infra.cluster.state import ProcessRecord
 from schemas.errors import ClusterError
 
-FORMAT_TIMEOUT_S: Final = 120.0
 # A clean stop takes half a second; a broker that syncs much data on a busy disk takes longer.
 STOP_TIMEOUT_S: Final = 30.0
 KILL_TIMEOUT_S: Final = 10.0
@@ -68,55 +66,6 @@ class Runtime:
         return [*self.jvm(), *archived, *properties, main, *arguments]
 
 
-def format_folder(place: Layout, index: int, cluster_id: str, runtime: Runtime) -> None:
-    """Format the data folder of a broker, or check that it is formatted for this region.
-
-    The folder appears only when it is complete, so an interrupted format leaves nothing behind
-    that looks like data. Raises `ClusterError` for a folder that is damaged or another's.
-    """
-    data = place.data(index)
-    if data.exists():
-        check_folder(data, index, cluster_id)
-        return
-    partial = data.with_name("data.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    config = write_configs(place, index, data=partial)
-    command = runtime.command("kafka.tools.StorageTool", ["format", "-t", cluster_id, "-c", str(config)], _logging(place, index))
-    try:
-        done = subprocess.run(
-            command, env=runtime.environment(), capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-        if done.returncode != 0:
-            raise ClusterError(f"Kafka could not format {partial}: {_last_line(done.stdout + done.stderr)}")
-        check_folder(partial, index, cluster_id)
-        partial.rename(data)
-    except OSError as error:
-        raise ClusterError(f"cannot format {partial}: {error}") from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"formatting {partial} took more than {FORMAT_TIMEOUT_S:.0f} s: the machine is overloaded; try again") from None
-    finally:
-        config.unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_folder(data: Path, index: int, cluster_id: str) -> None:
-    """Raise `ClusterError` unless `data` is completely formatted for this broker of this cluster."""
-    advice = "its data cannot be used: `headrace down --wipe` removes it, and `headrace up` starts afresh"
-    try:
-        text = (data / "meta.properties").read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"{data} is half formatted (meta.properties: {_cause(error)}); {advice}") from None
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    lacking = sorted({"cluster.id", "directory.id", "node.id", "version"} - found.keys())
-    if lacking:
-        raise ClusterError(f"{data} is half formatted (meta.properties lacks {', '.join(lacking)}); {advice}")
-    expected = {"cluster.id": cluster_id, "node.id": str(index + 1)}
-    for name, value in expected.items():
-        if found[name] != value:
-            raise ClusterError(f"{data} belongs to another broker ({name} is {found[name]}, and {value} was expected); {advice}")
-
-
 def mark(broker_folder: Path) -> str:
     """The argument by which a broker's process is known to be this one."""
     return f"-Dheadrace.broker={broker_folder}"
@@ -128,7 +77,7 @@ def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subproces
     marked = mark(place.broker_folder(index))
     # One broker's classes are all brokers' classes.
     noted = [f"-XX:DumpLoadedClassList={place.classes}"] if index == 0 and runtime.archive and runtime.archive.wanted() else []
-    command = runtime.command("kafka.Kafka", [str(config)], [marked, *noted, *_logging(place, index)])
+    command = runtime.command("kafka.Kafka", [str(config)], [marked, *noted, *logging_options(place, index)])
     try:
         # What the JVM itself prints (a crash, no memory) belongs into the same log.
         with place.log(index).open("ab") as log:
@@ -208,14 +157,6 @@ def _signal(send: Callable[[], None]) -> None:
         send()
 
 
-def _logging(place: Layout, index: int) -> list[str]:
+def logging_options(place: Layout, index: int) -> list[str]:
+    """JVM options that send a broker's log into its file."""
     return [f"-Dlog4j2.configurationFile={place.log_config(index).as_uri()}", f"-Dheadrace.log={place.log(index)}"]
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1][:400] if lines else "it said nothing"
-
-
-def _cause(error: Exception) -> str:
-    return "missing" if isinstance(error, FileNotFoundError) else str(error)

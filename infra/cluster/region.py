@@ -7,15 +7,15 @@ import contextlib
 import subprocess
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from infra.cluster.archive import archive_for
-from infra.cluster.broker import Runtime, format_folder, mark, start_broker, stop_processes
+from infra.cluster.broker import Runtime, mark, start_broker, stop_processes
 from infra.cluster.folders import check_disk, check_unknown, make_folder, remove_region
+from infra.cluster.formatting import format_folders
 from infra.cluster.jars import MARKER, Fetcher, cached_classpath
 from infra.cluster.java import find_java
 from infra.cluster.layout import BROKER_COUNTS, Layout, layout, region_folder
@@ -185,10 +185,7 @@ def _start_missing(settings: Settings, state: RegionState, report: Report, forma
     java = runtime(settings, report)
     make_folder(place.folder, "HEADRACE_HOME")
     write_state(place.folder, state)
-    with ThreadPoolExecutor(max_workers=len(missing)) as pool:
-        formats = [pool.submit(format_folder, place, index, state.cluster_id, java) for index in missing]
-    for one in formats:
-        one.result()
+    format_folders(place, missing, state.cluster_id, java)
     formatted()
     return _start_and_wait(place, state, missing, java, report)
 

@@ -248,11 +248,10 @@ def test_a_taken_port_is_named_and_nothing_is_left(laptop: Laptop) -> None:
     assert not laptop.folder.exists()
 
 
-@pytest.mark.parametrize("meta", ["", "cluster.id=x\nversio"], ids=["empty", "truncated"])
-def test_a_half_formatted_folder_is_told_and_wiped(laptop: Laptop, meta: str) -> None:
+def test_a_half_formatted_folder_is_told_and_wiped(laptop: Laptop) -> None:
     region.start(laptop.settings)
     region.stop(laptop.settings)
-    (laptop.folder / "broker-0" / "data" / "meta.properties").write_text(meta)
+    (laptop.folder / "broker-0" / "data" / "meta.properties").write_text("cluster.id=x\nversio")
     _, err = laptop.headrace("up", code=1)
     assert "is half formatted" in err
     assert "down --wipe" in err
@@ -269,6 +268,15 @@ def test_a_broker_that_cannot_start_says_why(laptop: Laptop) -> None:
     assert "broker 0 of region east ended with code" in err
     assert "server.log" in err
     assert find_brokers(laptop.folder) == []
+
+
+def test_a_start_interrupted_while_it_formats_leaves_nothing_at_all(laptop: Laptop) -> None:
+    child = laptop.spawn("up")
+    wait_until((laptop.folder / "broker-0" / "data.partial").exists, "the format to begin")
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=WAIT_S)
+    assert child.returncode == 130, err
+    assert not laptop.folder.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
@@ -298,6 +306,32 @@ def test_a_start_that_was_killed_is_finished_by_the_next(laptop: Laptop) -> None
     laptop.headrace("up")
     assert len(find_brokers(laptop.folder)) == 1
     assert laptop.status(code=0)["healthy"]
+
+
+def test_a_kafka_and_a_java_of_the_users_own_are_used(laptop: Laptop, tmp_path: Path) -> None:
+    given = region.runtime(load_settings())
+    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "libs").symlink_to(given.classpath[0].parent)
+    settings = laptop.settings.model_copy(update={"kafka_home": tmp_path / "kafka", "java": given.java, "cache": tmp_path / "cache"})
+    region.start(settings)
+    (broker,) = find_brokers(laptop.folder)
+    assert str(tmp_path / "kafka" / "libs") in broker.environ()["CLASSPATH"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_region_stops_though_its_starter_was_killed(tmp_path: Path) -> None:
+    """The fixtures' promise: nothing is left of a test run, however it ends."""
+    run = tmp_path / "test_run.py"
+    run.write_text("import os, signal\n\ndef test(kafka):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text().replace("__file__", repr(str(ROOT / "tests" / "conftest.py"))))
+    base = tmp_path / "base"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={base}", f"--rootdir={tmp_path}", str(run)]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=WAIT_S * 2, check=False, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    home = base / "kafka0"
+    wait_until(lambda: not (home / "east").exists(), "the region to be stopped and wiped")
+    assert find_brokers(home / "east") == []
 
 
 def test_two_starts_at_once_make_one_region(laptop: Laptop) -> None:

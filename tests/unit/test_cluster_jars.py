@@ -94,8 +94,14 @@ def test_a_missing_jar_is_fetched_again(tmp_path: Path, network: FakeNetwork) ->
     assert network.asked == [gone.name]
 
 
-@pytest.mark.parametrize("damage", [lambda marker: marker.unlink(), lambda marker: marker.write_text("{half")], ids=["gone", "half"])
-def test_without_its_marker_the_cache_is_hashed_not_fetched(tmp_path: Path, network: FakeNetwork, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda marker: marker.unlink(), lambda marker: marker.write_text("{half")],
+    ids=["gone", "half"],
+)
+def test_without_its_marker_the_cache_is_hashed_not_fetched(
+    tmp_path: Path, network: FakeNetwork, damage: Callable[[Path], None]
+) -> None:
     damage(install(tmp_path, network)[0].with_name(MARKER))
     assert len(cached_classpath(tmp_path, JARS, no_network)) == 3
     assert len(cached_classpath(tmp_path, JARS, no_network)) == 3
@@ -108,19 +114,27 @@ def test_a_cache_copied_from_elsewhere_is_good(tmp_path: Path, network: FakeNetw
     assert len(cached_classpath(tmp_path / "ours", JARS, no_network)) == 3
 
 
-def test_a_jar_with_another_checksum_never_enters_the_cache(tmp_path: Path, network: FakeNetwork) -> None:
+def test_a_jar_with_another_checksum_never_enters_the_cache(
+    tmp_path: Path, network: FakeNetwork
+) -> None:
     network.contents[JARS[1].filename] = b"malice"
-    with pytest.raises(ClusterError, match=r"org\.example:two:1\.0 .*came with SHA-256 .* cut short, or changed"):
+    with pytest.raises(
+        ClusterError, match=r"org\.example:two:1\.0 .*came with SHA-256 .* cut short, or changed"
+    ):
         install(tmp_path, network)
     assert not (tmp_path / f"kafka-{KAFKA_VERSION}" / JARS[1].filename).exists()
 
 
-def test_no_network_is_one_clear_line_and_what_came_stays(tmp_path: Path, network: FakeNetwork) -> None:
+def test_no_network_is_one_clear_line_and_what_came_stays(
+    tmp_path: Path, network: FakeNetwork
+) -> None:
     del network.contents[JARS[2].filename]
     with pytest.raises(ClusterError) as caught:
         install(tmp_path, network)
     message = str(caught.value)
-    assert message.startswith("cannot fetch org.example:three:1.0 (ConnectionError: network is unreachable).")
+    assert message.startswith(
+        "cannot fetch org.example:three:1.0 (ConnectionError: network is unreachable)."
+    )
     assert "HEADRACE_KAFKA_HOME" in message
     assert "\n" not in message
     network.contents[JARS[2].filename] = b"third"
@@ -164,7 +178,9 @@ def test_a_lock_reads_back_as_written(tmp_path: Path) -> None:
     assert sorted(read_lock(tmp_path / "lock"), key=str) == sorted(JARS, key=str)
 
 
-@pytest.mark.parametrize("line", ["abc  g:a:1  f.jar", f"{'a' * 64}  g:a  f.jar", f"{'a' * 64}  g:a:1"])
+@pytest.mark.parametrize(
+    "line", ["abc  g:a:1  f.jar", f"{'a' * 64}  g:a  f.jar", f"{'a' * 64}  g:a:1"]
+)
 def test_a_broken_lock_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "lock").write_text(f"# comment\n{line}\n")
     with pytest.raises(ClusterError, match="lock, line 2"):

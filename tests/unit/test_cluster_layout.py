@@ -45,15 +45,24 @@ def test_the_port_setting_wins(tmp_path: Path) -> None:
     assert layout(settings, 3).controller_port(2) == 20_052
 
 
-def test_folders_are_absolute_however_the_home_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_absolute_however_the_home_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert layout(load_settings(home=Path("here")), 1).data(0) == tmp_path.resolve() / "here" / "east" / "broker-0" / "data"
+    assert (
+        layout(load_settings(home=Path("here")), 1).data(0)
+        == tmp_path.resolve() / "here" / "east" / "broker-0" / "data"
+    )
 
 
 def test_one_broker_replicates_nothing(tmp_path: Path) -> None:
     found = properties(write_configs(place(tmp_path), 0))
     assert found["controller.quorum.voters"] == "1@127.0.0.1:19142"
-    replication = [value for name, value in found.items() if "replication.factor" in name or name.endswith(("min.isr", "min.insync.replicas"))]
+    replication = [
+        value
+        for name, value in found.items()
+        if "replication.factor" in name or name.endswith(("min.isr", "min.insync.replicas"))
+    ]
     assert replication == ["1"] * len(replication)
     assert len(replication) >= 7
 
@@ -64,8 +73,14 @@ def test_three_brokers_survive_one(tmp_path: Path) -> None:
     assert len({one["controller.quorum.voters"] for one in found}) == 1
     assert len({one["listeners"] for one in found}) == 3
     for one in found:
-        assert {value for name, value in one.items() if name.endswith("replication.factor")} == {"3"}
-        assert {value for name, value in one.items() if name.endswith(("min.isr", "min.insync.replicas"))} == {"2"}
+        assert {value for name, value in one.items() if name.endswith("replication.factor")} == {
+            "3"
+        }
+        assert {
+            value
+            for name, value in one.items()
+            if name.endswith(("min.isr", "min.insync.replicas"))
+        } == {"2"}
 
 
 def test_nothing_listens_beyond_this_machine(tmp_path: Path) -> None:
@@ -77,7 +92,12 @@ def test_nothing_listens_beyond_this_machine(tmp_path: Path) -> None:
 def test_every_topic_of_ours_fits_through_the_broker(tmp_path: Path) -> None:
     found = properties(write_configs(place(tmp_path), 0))
     largest = max(topic.message_bytes_max for topic in TOPICS)
-    assert largest < MESSAGE_BYTES_MAX == int(found["message.max.bytes"]) == int(found["replica.fetch.max.bytes"])
+    assert (
+        largest
+        < MESSAGE_BYTES_MAX
+        == int(found["message.max.bytes"])
+        == int(found["replica.fetch.max.bytes"])
+    )
 
 
 def test_a_folder_with_any_letters_is_spelt_as_java_reads_it(tmp_path: Path) -> None:

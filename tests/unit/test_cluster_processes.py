@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from infra.cluster.archive import ATTEMPT_MAX_S, Archive, archive_for
-from infra.cluster.broker import check_folder, last_error, mark, stop_processes
+from infra.cluster.broker import last_error, mark, stop_processes
 from infra.cluster.folders import check_disk, check_unknown, remove_region
+from infra.cluster.formatting import check_folder
 from infra.cluster.java import bundled_java, find_java, java_version
 from infra.cluster.layout import Layout
 from infra.cluster.locking import locked
@@ -44,7 +45,9 @@ def children() -> Iterator[list[subprocess.Popen[bytes]]]:
             child.stdout.close()
 
 
-def spawn(children: list[subprocess.Popen[bytes]], code: str, *arguments: str) -> subprocess.Popen[bytes]:
+def spawn(
+    children: list[subprocess.Popen[bytes]], code: str, *arguments: str
+) -> subprocess.Popen[bytes]:
     """A Python child that has run `code` and then waits; returns when it has."""
     script = f"import signal, time\n{code}\nprint('ready', flush=True)\ntime.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
@@ -65,7 +68,9 @@ class TestProcessRecord:
         assert found is not None
         assert found.pid == child.pid
 
-    def test_never_takes_a_recycled_pid_for_its_own(self, children: list[subprocess.Popen[bytes]]) -> None:
+    def test_never_takes_a_recycled_pid_for_its_own(
+        self, children: list[subprocess.Popen[bytes]]
+    ) -> None:
         child = spawn(children, "", "--mark")
         right = record(child, "--mark")
         assert ProcessRecord(right.pid, right.started_at - 60, right.mark).find() is None
@@ -106,9 +111,13 @@ class TestState:
         assert bootstrap(settings) == "127.0.0.1:29092,127.0.0.1:29093,127.0.0.1:29094"
         assert bootstrap(load_settings(home=tmp_path, bootstrap="there:1")) == "there:1"
 
-    def test_clients_find_a_running_region_wherever_it_listens(self, tmp_path: Path, children: list[subprocess.Popen[bytes]]) -> None:
+    def test_clients_find_a_running_region_wherever_it_listens(
+        self, tmp_path: Path, children: list[subprocess.Popen[bytes]]
+    ) -> None:
         child = spawn(children, "", "--mark")
-        write_state(tmp_path / "east", RegionState("east", CLUSTER, 5555, (record(child, "--mark"),)))
+        write_state(
+            tmp_path / "east", RegionState("east", CLUSTER, 5555, (record(child, "--mark"),))
+        )
         assert bootstrap(load_settings(home=tmp_path)) == "127.0.0.1:5555"
 
 
@@ -129,16 +138,23 @@ class TestStop:
         child.wait(WAIT_S)
         assert stop_processes([process]) == []
 
-    def test_a_zombie_of_another_process_has_ended(self, children: list[subprocess.Popen[bytes]]) -> None:
+    def test_a_zombie_of_another_process_has_ended(
+        self, children: list[subprocess.Popen[bytes]]
+    ) -> None:
         neglect = "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\nprint(child.pid, flush=True)"
-        parent = subprocess.Popen([sys.executable, "-c", f"{neglect}\nimport time\ntime.sleep(60)"], stdout=subprocess.PIPE)
+        parent = subprocess.Popen(
+            [sys.executable, "-c", f"{neglect}\nimport time\ntime.sleep(60)"],
+            stdout=subprocess.PIPE,
+        )
         children.append(parent)
         assert parent.stdout is not None
         neglected = psutil.Process(int(parent.stdout.readline()))
         assert stop_processes([neglected], timeout_s=WAIT_S) == []
         assert neglected.status() == psutil.STATUS_ZOMBIE
 
-    def test_brokers_are_found_without_their_state_file(self, tmp_path: Path, children: list[subprocess.Popen[bytes]]) -> None:
+    def test_brokers_are_found_without_their_state_file(
+        self, tmp_path: Path, children: list[subprocess.Popen[bytes]]
+    ) -> None:
         child = spawn(children, "", mark(tmp_path / "east" / "broker-0"))
         spawn(children, "", mark(tmp_path / "east-2" / "broker-0"))
         assert [process.pid for process in find_brokers(tmp_path / "east")] == [child.pid]
@@ -149,7 +165,10 @@ class TestPorts:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             assert not is_free(port)
-            with pytest.raises(ClusterError, match=rf"port\(s\) {port} \(process {os.getpid()}, .*HEADRACE_KAFKA_PORT"):
+            with pytest.raises(
+                ClusterError,
+                match=rf"port\(s\) {port} \(process {os.getpid()}, .*HEADRACE_KAFKA_PORT",
+            ):
                 check_ports(Layout("east", tmp_path, port, 1), [0])
         assert is_free(port)
 
@@ -167,7 +186,9 @@ class TestLock:
         with locked(path, 1.0, "a third"):
             pass
 
-    def test_a_dead_holder_frees_it(self, tmp_path: Path, children: list[subprocess.Popen[bytes]]) -> None:
+    def test_a_dead_holder_frees_it(
+        self, tmp_path: Path, children: list[subprocess.Popen[bytes]]
+    ) -> None:
         path = tmp_path / "lock"
         hold = f"import fcntl\nfile = open({str(path)!r}, 'a')\nfcntl.flock(file, fcntl.LOCK_EX)"
         child = spawn(children, hold)
@@ -191,11 +212,16 @@ class TestFolders:
             (None, r"half formatted \(meta.properties: missing\)"),
             ("", "lacks cluster.id, directory.id, node.id, version"),
             (META[: META.index("node.id")], "lacks node.id, version"),
-            (META.replace("node.id=1", "node.id=2"), "belongs to another broker .node.id is 2, and 1"),
+            (
+                META.replace("node.id=1", "node.id=2"),
+                "belongs to another broker .node.id is 2, and 1",
+            ),
             (META.replace(CLUSTER, "other"), "belongs to another broker .cluster.id is other"),
         ],
     )
-    def test_any_other_says_what_is_wrong_and_what_to_do(self, tmp_path: Path, text: str | None, said: str) -> None:
+    def test_any_other_says_what_is_wrong_and_what_to_do(
+        self, tmp_path: Path, text: str | None, said: str
+    ) -> None:
         if text is not None:
             (tmp_path / "meta.properties").write_text(text)
         with pytest.raises(ClusterError, match=f"{said}.*down --wipe"):
@@ -206,7 +232,9 @@ class TestFolders:
             free = 3_000_000
 
         folder = tmp_path / "not" / "yet"
-        with pytest.raises(ClusterError, match=r"3 MB are free in .*, and 512 are needed.*HEADRACE_HOME"):
+        with pytest.raises(
+            ClusterError, match=r"3 MB are free in .*, and 512 are needed.*HEADRACE_HOME"
+        ):
             check_disk(folder, 512, "HEADRACE_HOME", lambda path: Usage())
         check_disk(folder, 3, "HEADRACE_HOME", lambda path: Usage())
         check_disk(folder, 1, "HEADRACE_HOME")
@@ -317,7 +345,16 @@ class TestArchive:
         other = tmp_path / "java"
         shutil.copyfile(java, other)
         assert archive_for(tmp_path, java, "a") == archive_for(tmp_path, java, "a")
-        assert len({archive_for(tmp_path, one, stamp).path for one in (java, other) for stamp in ("a", "b")}) == 4
+        assert (
+            len(
+                {
+                    archive_for(tmp_path, one, stamp).path
+                    for one in (java, other)
+                    for stamp in ("a", "b")
+                }
+            )
+            == 4
+        )
 
 
 def test_a_cluster_id_is_a_uuid_that_is_no_option() -> None:

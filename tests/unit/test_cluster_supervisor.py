@@ -64,12 +64,26 @@ def supervisor(clock: Clock, lines: list[str]) -> Iterator[Supervisor]:
 
 
 def test_the_first_restart_is_immediate_and_later_ones_wait_longer() -> None:
-    assert [backoff_s(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 1_000_000)] == [0, 0.5, 1, 2, 4, 8, BACKOFF_MAX_S, BACKOFF_MAX_S]
+    assert [backoff_s(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 1_000_000)] == [
+        0,
+        0.5,
+        1,
+        2,
+        4,
+        8,
+        BACKOFF_MAX_S,
+        BACKOFF_MAX_S,
+    ]
 
 
 def test_a_child_runs_with_its_environment_and_log(supervisor: Supervisor, tmp_path: Path) -> None:
     log = tmp_path / "deep" / "child.log"
-    supervisor.start("child", ("/bin/sh", "-c", 'echo "$GREETING"; echo oops >&2; exec sleep 60'), log=log, environment={"GREETING": "hello", "PATH": os.environ["PATH"]})
+    supervisor.start(
+        "child",
+        ("/bin/sh", "-c", 'echo "$GREETING"; echo oops >&2; exec sleep 60'),
+        log=log,
+        environment={"GREETING": "hello", "PATH": os.environ["PATH"]},
+    )
     wait_until(lambda: log.read_text() == "hello\noops\n", "the child's output")
     status = only(supervisor)
     assert status.pid is not None
@@ -81,7 +95,9 @@ def test_a_child_leads_its_own_session(supervisor: Supervisor, tmp_path: Path) -
     assert os.getsid(pid) == pid != os.getsid(0)
 
 
-def test_a_killed_child_is_restarted_at_once(supervisor: Supervisor, tmp_path: Path, lines: list[str]) -> None:
+def test_a_killed_child_is_restarted_at_once(
+    supervisor: Supervisor, tmp_path: Path, lines: list[str]
+) -> None:
     first = supervisor.start("child", SLEEP, log=tmp_path / "log")
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: only(supervisor).pid not in (None, first), "a second life")
@@ -90,7 +106,9 @@ def test_a_killed_child_is_restarted_at_once(supervisor: Supervisor, tmp_path: P
     assert "child ended with code -9; it starts again in 0.0 s" in lines[0]
 
 
-def test_a_child_that_keeps_dying_waits_longer_each_time(supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]) -> None:
+def test_a_child_that_keeps_dying_waits_longer_each_time(
+    supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]
+) -> None:
     supervisor.start("child", DIE, log=tmp_path / "log")
     waited = [0.0]
     for step in (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0):
@@ -107,7 +125,9 @@ def test_a_child_that_keeps_dying_waits_longer_each_time(supervisor: Supervisor,
     assert (tmp_path / "log").read_text().startswith("dying\ndying\n")
 
 
-def test_a_minute_of_health_forgives(supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]) -> None:
+def test_a_minute_of_health_forgives(
+    supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]
+) -> None:
     pid = supervisor.start("child", SLEEP, log=tmp_path / "log")
     for deaths, lived_s in enumerate((0.0, 0.0, HEALTHY_AFTER_S), start=1):
         clock.now_s += lived_s
@@ -121,7 +141,9 @@ def test_a_minute_of_health_forgives(supervisor: Supervisor, clock: Clock, tmp_p
     assert "in 0.0 s" in lines[-1]
 
 
-def test_other_children_are_left_alone_when_one_dies(supervisor: Supervisor, tmp_path: Path, lines: list[str]) -> None:
+def test_other_children_are_left_alone_when_one_dies(
+    supervisor: Supervisor, tmp_path: Path, lines: list[str]
+) -> None:
     calm = supervisor.start("calm", SLEEP, log=tmp_path / "calm")
     supervisor.start("restless", DIE, log=tmp_path / "restless")
     wait_until(lambda: len(lines) >= 2, "two deaths")
@@ -153,7 +175,9 @@ def test_a_deaf_child_and_its_children_are_killed(tmp_path: Path) -> None:
 
 def test_what_a_dead_child_started_goes_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    pid = supervisor.start("parent", ("/bin/sh", "-c", "sleep 60 & echo $!; exec sleep 61"), log=log)
+    pid = supervisor.start(
+        "parent", ("/bin/sh", "-c", "sleep 60 & echo $!; exec sleep 61"), log=log
+    )
     wait_until(lambda: log.read_text().endswith("\n"), "its child")
     grandchild = int(log.read_text())
     os.kill(pid, signal.SIGKILL)
@@ -180,13 +204,17 @@ def test_one_child_can_be_removed(supervisor: Supervisor, tmp_path: Path) -> Non
     assert supervisor.start("gone", SLEEP, log=tmp_path / "log") != gone
 
 
-def test_a_program_that_is_not_there_is_told_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_a_program_that_is_not_there_is_told_at_once(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
     with pytest.raises(ClusterError, match=r"ghost cannot be started: .*No such file"):
         supervisor.start("ghost", ("/no/such/program",), log=tmp_path / "log")
     assert supervisor.status() == []
 
 
-def test_a_program_that_vanishes_is_retried(supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]) -> None:
+def test_a_program_that_vanishes_is_retried(
+    supervisor: Supervisor, clock: Clock, tmp_path: Path, lines: list[str]
+) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
