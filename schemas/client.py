@@ -106,7 +106,8 @@ class ClickProducer:
             "quantity": quantity,
         }
         _check(click)
-        self._hand_over(event_id, user_id.encode(), self._codec.encode("Click", click))
+        value = self._codec.encode("Click", click)
+        self._hand_over(event_id, user_id.encode(), value)
         return event_id
 
     def _hand_over(self, event_id: str, user: bytes, value: bytes) -> None:
@@ -249,4 +250,6 @@ def _check(click: Mapping[str, Any]) -> None:
         raise RecordError(
             f"ts is {click['ts']!r}; it must be an int, milliseconds since the epoch, not before 2000"
         )
+    if not isinstance(click["event_id"], str):
+        raise RecordError(f"event_id must be a text, not {click['event_id']!r}")
     event_key(click["event_id"])

@@ -61,10 +61,10 @@ class Sending:
         with ExitStack() as stack:
             journal = None if self._journal is None else stack.enter_context(Journal(self._journal))
             progress = stack.enter_context(_progress(total))
-            sender = ClickSender(self._producer, self._codec, seed=self._seed, journal=journal)
-            return replay(
-                batches, sender, schedule, dating=dating, stopped=stopped, progress=progress
+            sender = ClickSender(
+                self._producer, self._codec, seed=self._seed, journal=journal, stopped=stopped
             )
+            return replay(batches, sender, schedule, dating=dating, progress=progress)
 
 
 @contextmanager
