@@ -98,8 +98,8 @@ def make_vocabulary(clicks: Clicks, min_support: int) -> tuple[str, ...]:
     kept.sort(key=lambda code: (-counts[code], clicks.item_ids[code]))
     if len(kept) < 2:
         raise ModelError(
-            f"too few clicks to train on: {len(clicks)} clicks, {len(kept)} items with "
-            f"at least {min_support}; 2 items are needed at least"
+            f"too few clicks to train on: {len(clicks)} clicks, {len(kept)} items that have "
+            f"{min_support} or more of them; at least 2 items are needed"
         )
     return tuple(clicks.item_ids[code] for code in kept)
 

@@ -86,7 +86,7 @@ def check_parity(graph: bytes, encoder: Encoder, rows: NDArray[np.int64]) -> Par
 
     `score_diff_max` is over the best k of each row, where both are finite; `overlap` is the mean
     share of the best k that both name. Raises `ModelError` when the scores differ by more than
-    `SCORE_DIFF_MAX`, or withheld items are not the same.
+    `SCORE_DIFF_MAX`, withheld items are not the same, or a score is NaN.
     """
     session, _ = open_session(graph, threads=1, device="cpu")
     indices, scores = session.run(["top_indices", "top_scores"], {"items": rows})
@@ -94,6 +94,8 @@ def check_parity(graph: bytes, encoder: Encoder, rows: NDArray[np.int64]) -> Par
         wanted_scores, wanted = encoder.score_rows(torch.from_numpy(rows)).topk(indices.shape[1])
     wanted = wanted - FIRST_ITEM
     expected = wanted_scores.numpy()
+    if np.isnan(scores).any() or np.isnan(expected).any():
+        raise ModelError("the trained network gives NaN scores; train it again with another seed")
     finite = np.isfinite(expected)
     if not np.array_equal(finite, np.isfinite(scores)):
         raise ModelError("the exported graph withholds other items than the trained network")

@@ -42,6 +42,9 @@ HISTORY_MAX: Final = 50
 # Answers of more than this many items are asked by nobody and make TopK the costliest operator.
 K_MAX: Final = 100
 
+# Names go into labels, metrics and file names.
+NAME: Final = "[A-Za-z0-9][A-Za-z0-9_-]{0,60}"
+
 GRAPH: Final = "model.onnx"
 VOCABULARY: Final = "vocabulary.json"
 MANIFEST: Final = "manifest.json"
@@ -105,7 +108,7 @@ class Manifest(_Part):
     """`manifest.json`; see the module's docstring for what the graph promises."""
 
     contract: str
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,60}$")
+    name: str = Field(pattern=f"^{NAME}$")
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")
     items: int = Field(ge=1)
     k: int = Field(ge=1, le=K_MAX)

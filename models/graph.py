@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.folder import FIRST_ITEM, K_MAX
 from models.network import MASKED, Encoder, Shape
+from schemas.errors import ModelError
 
 # Old enough for onnxruntime 1.22 and TensorRT 10, new enough for LayerNormalization.
 OPSET: Final = 17
@@ -98,11 +99,16 @@ class _Normed:
 
 
 def build_graph(encoder: Encoder) -> bytes:
-    """The serialised ONNX model of `encoder`; inputs and outputs as `models.folder` says."""
+    """The serialised ONNX model of `encoder`; inputs and outputs as `models.folder` says.
+
+    Raises `ModelError` when a weight is not finite.
+    """
     shape = encoder.shape
     weights: Weights = {
         name: value.detach().numpy() for name, value in encoder.state_dict().items()
     }
+    if not all(np.isfinite(value).all() for value in weights.values()):
+        raise ModelError("the trained network has weights that are no numbers; train it again")
     graph = _Graph()
     recent = graph.add(
         "Slice", "items", graph.ints(-shape.window), graph.ints(2**31), graph.ints(1)

@@ -42,12 +42,14 @@ class OnnxScorer:
 
     Loading verifies the folder's sums, opens the graph on `device` (auto, cpu, cuda or tensorrt)
     and asks it, so that a model that cannot answer is found before it goes live. `threads` is the
-    number of CPU threads of one call. Raises `ModelError`.
+    number of CPU threads of one call, `scores_max` bounds its memory. Raises `ModelError`.
     """
 
     tier: str = TIER_MODEL
 
-    def __init__(self, path: Path, *, threads: int = 1, device: str = "auto") -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, device: str = "auto", scores_max: int = SCORES_MAX
+    ) -> None:
         self.manifest: Manifest = load_manifest(path)
         self.label: str = self.manifest.label
         vocabulary = load_vocabulary(path, self.manifest)
@@ -58,7 +60,7 @@ class OnnxScorer:
         }
         self._history = self.manifest.features.history
         self._window = self.manifest.features.window
-        self._rows_max = max(1, SCORES_MAX // self.manifest.items)
+        self._rows_max = max(1, scores_max // self.manifest.items)
         graph = read_verified(path, GRAPH, self.manifest)
         self._session, self.provider = open_session(graph, threads=threads, device=device)
         self._check_signature()

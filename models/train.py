@@ -128,6 +128,7 @@ def measure(
 
     Only clicks on items of the vocabulary that the shopper had not clicked before, after at least
     one such click; the items clicked before are not offered. A target's rank counts ties against it.
+    Where nothing was held out there is no rate.
     """
     rows, targets = cut_queries(make_sequences(clicks, vocabulary), after_ms, HISTORY_MAX)
     ranks = np.empty(len(rows), np.int64)
@@ -137,14 +138,13 @@ def measure(
             scores = encoder.score_rows(torch.from_numpy(rows[part]))
             own = torch.from_numpy(targets[part])[:, None]
             ranks[part] = (scores >= scores.gather(1, own)).sum(1).numpy()
-    hits = ranks <= TOP
-    return {
-        "holdout_after_ts_ms": float(after_ms),
-        "holdout_clicks": float(len(rows)),
-        f"hit_rate_{TOP}": float(hits.mean()) if len(rows) else 0.0,
-        f"mrr_{TOP}": float(np.where(hits, 1.0 / np.maximum(ranks, 1), 0.0).mean())
-        if len(rows)
-        else 0.0,
+    counted = {"holdout_after_ts_ms": float(after_ms), "holdout_clicks": float(len(rows))}
+    if not len(rows):
+        return counted
+    gains = np.where(ranks <= TOP, 1.0 / ranks, 0.0)
+    return counted | {
+        f"hit_rate_{TOP}": float((gains > 0).mean()),
+        f"mrr_{TOP}": float(gains.mean()),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from infra.commands.clicks import Mapping
-from models.folder import GRAPH, Manifest, load_manifest
+from models.folder import GRAPH, NAME, Manifest, load_manifest
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def train(
         raise click.UsageError("give either a FILE of clicks or --topic")
     if out.exists():
         raise ModelError(f"{out} exists already; a model folder is never overwritten")
+    if re.fullmatch(NAME, name) is None:
+        raise click.BadParameter(f"{name!r}: letters, digits, - and _ only", param_hint="--name")
     # Torch is asked for before anything is read: reading takes longer.
     _need_training()
     from infra.commands.training import clicks_of_file, clicks_of_topic
