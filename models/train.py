@@ -21,6 +21,7 @@ from torch.nn import functional
 from models.dataset import Clicks, cut_queries, cut_windows, make_sequences, make_vocabulary, until
 from models.folder import FIRST_ITEM, HISTORY_MAX, PADDING
 from models.network import MASKED, Encoder, Shape
+from models.optimiser import AdamW
 from schemas.errors import ModelError
 
 # Cut-off of the metrics: what one recommendation carries by default.
@@ -206,9 +207,7 @@ def _descend(
     phase: str,
     report: Progress,
 ) -> float:
-    optimiser = torch.optim.AdamW(
-        encoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimiser = AdamW(encoder.parameters(), recipe.weight_decay)
     lengths = (windows[:, :-1] >= FIRST_ITEM).sum(1)
     learned = fresh.sum(1)
     mean = float("nan")
@@ -217,12 +216,11 @@ def _descend(
         total = 0.0
         batches = _batches(lengths, learned, recipe.batch_clicks)
         for step, part in enumerate(batches):
-            _set_rate(optimiser, recipe, (epoch + step / len(batches)) / recipe.epochs)
+            done = (epoch + step / len(batches)) / recipe.epochs
             width = int(lengths[part].max())
             loss, count = _loss(encoder, windows[part, -width - 1 :], fresh[part, -width:], recipe)
-            optimiser.zero_grad()
             (loss / count).backward()
-            optimiser.step()
+            optimiser.step(recipe.learning_rate * _rate_share(done))
             total += loss.item()
         mean = total / int(learned.sum())
         if not np.isfinite(mean):
@@ -233,10 +231,10 @@ def _descend(
     return mean
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> None:
-    """Learning rate at the share `done` of the training: a short rise, then a line to zero."""
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * min(1.0, done / WARM_UP + 0.01) * (1 - done)
+def _rate_share(done: float) -> float:
+    """Share of the learning rate at the share `done` of the training: a short rise, then a line
+    to zero."""
+    return min(1.0, done / WARM_UP + 0.01) * (1 - done)
 
 
 def _batches(lengths: torch.Tensor, learned: torch.Tensor, clicks: int) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 from models.dataset import Clicks, gather_clicks
 from models.export import export_folder
 from models.folder import load_manifest, load_vocabulary
+from models.optimiser import AdamW
 from models.scorer import OnnxScorer
 from models.train import Recipe, Trained, train
 from schemas.errors import ModelError
@@ -147,6 +148,22 @@ def test_the_hold_out_is_not_trained_on() -> None:
 def test_many_items_are_learned_from_sampled_negatives(clicks: Clicks) -> None:
     sampled = train(clicks, replace(RECIPE, negatives=40, refit=False))
     assert sampled.metrics["mrr_20"] > 0.8
+
+
+def test_steps_are_those_of_torch() -> None:
+    ours, theirs = (torch.nn.Linear(4, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.3)
+    optimiser = AdamW(ours.parameters(), 0.3)
+    for step in range(20):
+        x = torch.linspace(-1, 1 + step, 8).view(2, 4)
+        for network in (ours, theirs):
+            network(x).pow(2).sum().backward()
+        optimiser.step(0.1)
+        reference.step()
+        reference.zero_grad()
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], weight)
 
 
 @pytest.mark.parametrize(
