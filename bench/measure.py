@@ -16,6 +16,7 @@ from workload import Clicks
 from schemas.codec import Codec
 from schemas.errors import KafkaError, RecordError, WorkerError
 from schemas.topics import CLICKS, RECOMMENDATIONS
+from streams.settings import Settings
 
 START_TIMEOUT_S: Final = 60.0
 # Answers may come this late after the last click before a run is given up: a program that falls
@@ -69,19 +70,27 @@ class Bench:
         self._tier = tier
         self._items = items
         self._codec = Codec.from_lock()
-        self._producer = Producer(
+        self._producer = self._connect()
+
+    def _connect(self) -> Producer:
+        return Producer(
             {
-                "bootstrap.servers": kafka.bootstrap,
+                "bootstrap.servers": self._kafka.bootstrap,
                 "partitioner": "murmur2_random",
                 # What Kafka's own clients do by default. With less, thousands of requests a second
                 # for single clicks would make the broker the thing that is measured.
                 "linger.ms": 5,
                 "queue.buffering.max.messages": 1_000_000,
                 "delivery.report.only.error": True,
-                "topic.metadata.refresh.interval.ms": 1000,
                 "log_level": 0,
             }
         )
+
+    def renew(self, group: str) -> Settings:
+        """Fresh topics for `group`, and a sender that has not seen the old ones disappear."""
+        settings = self._kafka.renew(group)
+        self._producer = self._connect()
+        return settings
 
     def answered(self) -> int:
         """Number of answers so far."""

@@ -116,7 +116,7 @@ def measure(plan: Plan, programs: list[Program]) -> dict[str, Any]:
         bench = Bench(
             kafka, TIER_MODEL if scored else TIER_POPULAR, kafka.settings.recommendations_max
         )
-        kafka.renew("bench-hop")
+        bench.renew("bench-hop")
         bench.hop(int(BROKER_WARM_UP_S * BROKER_WARM_UP_RATE), BROKER_WARM_UP_RATE)
         hop = bench.hop(int(HOP_S * RATE), RATE)
         print(
@@ -164,7 +164,7 @@ def run(
     number: int,
 ) -> dict[str, float | None]:
     """One program, once, from its start to its stop."""
-    settings = kafka.renew(f"bench-{program.name}-{number}")
+    settings = bench.renew(f"bench-{program.name}-{number}")
     running = Running(program, settings, model, kafka.folder / f"{program.name}-{number}.log")
     count = plan.backlog if program.name != "naive-faust" else int(plan.backlog * NAIVE_SHARE)
     at = plan.warm_up
