@@ -101,13 +101,22 @@ class Supervisor:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def start(self, name: str, argv: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> int:
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
         """Start a program under `name` and return its pid.
 
         Raises `ClusterError` when it cannot be started at all, or the name is in use, or the
         supervisor was stopped: only a program that ran once is restarted.
         """
-        program = Program(tuple(argv), dict(os.environ if environment is None else environment), log)
+        program = Program(
+            tuple(argv), dict(os.environ if environment is None else environment), log
+        )
         with self._lock:
             if self._ended.is_set():
                 raise ClusterError(f"{name} cannot be started: its supervisor was stopped")
@@ -153,7 +162,11 @@ class Supervisor:
                 # A stop that began while this thread waited for the lock must not meet new children.
                 if self._ended.is_set():
                     return
-                lines = [line for name, child in self._children.items() for line in self._look_after(name, child)]
+                lines = [
+                    line
+                    for name, child in self._children.items()
+                    for line in self._look_after(name, child)
+                ]
             for line in lines:
                 self._report(line)
 
@@ -171,7 +184,9 @@ class Supervisor:
             child.exit_code = code
             child.failures = 1 if now - child.started_at >= HEALTHY_AFTER_S else child.failures + 1
             child.due_at = now + backoff_s(child.failures)
-            lines.append(f"{name} ended with code {code}; it starts again in {backoff_s(child.failures):.1f} s (log: {child.program.log})")
+            lines.append(
+                f"{name} ended with code {code}; it starts again in {backoff_s(child.failures):.1f} s (log: {child.program.log})"
+            )
         if now >= child.due_at:
             try:
                 self._spawn(child)
@@ -189,7 +204,12 @@ class Supervisor:
         log: IO[bytes]
         with program.log.open("ab") as log:
             child.process = subprocess.Popen(
-                program.argv, env=dict(program.environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                program.argv,
+                env=dict(program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         child.started_at = self._clock()
         child.problem = ""

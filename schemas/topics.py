@@ -40,12 +40,18 @@ class TopicDeclaration:
         return config
 
 
-CLICKS: Final = TopicDeclaration("clicks", "Click", 0, 7 * DAY_MS, mirrored=True, message_bytes_max=CLICK_BYTES_MAX)
+CLICKS: Final = TopicDeclaration(
+    "clicks", "Click", 0, 7 * DAY_MS, mirrored=True, message_bytes_max=CLICK_BYTES_MAX
+)
 CATALOG: Final = TopicDeclaration("catalog", "Item", 1, -1, compacted=True, mirrored=True)
 RECOMMENDATIONS: Final = TopicDeclaration("recommendations", "Recommendation", 0, 7 * DAY_MS)
-MODELS: Final = TopicDeclaration("models", "ModelAnnouncement", 1, -1, compacted=True, mirrored=True)
+MODELS: Final = TopicDeclaration(
+    "models", "ModelAnnouncement", 1, -1, compacted=True, mirrored=True
+)
 ALERTS: Final = TopicDeclaration("alerts", "Alert", 1, 30 * DAY_MS)
-DEAD_LETTERS: Final = TopicDeclaration("dead-letters", "Rejected", 1, 30 * DAY_MS, message_bytes_max=REJECTED_BYTES_MAX)
+DEAD_LETTERS: Final = TopicDeclaration(
+    "dead-letters", "Rejected", 1, 30 * DAY_MS, message_bytes_max=REJECTED_BYTES_MAX
+)
 DRILLS: Final = TopicDeclaration("drills", "DrillResult", 1, -1, mirrored=True)
 
 TOPICS: Final = (CLICKS, CATALOG, RECOMMENDATIONS, MODELS, ALERTS, DEAD_LETTERS, DRILLS)

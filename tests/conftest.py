@@ -58,7 +58,9 @@ def free_base_port(brokers: int = 1) -> int:
     """
     for _ in range(200):
         base = random.SystemRandom().randrange(PORTS.start, PORTS.stop, 100)
-        ports = [base + offset + index for offset in (0, CONTROLLER_OFFSET) for index in range(brokers)]
+        ports = [
+            base + offset + index for offset in (0, CONTROLLER_OFFSET) for index in range(brokers)
+        ]
         if all(is_free(port) for port in ports):
             return base
     raise RuntimeError(f"no free ports in {PORTS}")
@@ -77,8 +79,14 @@ def guarded(settings: Settings) -> Iterator[None]:
     The kernel closes the pipe however this process ends.
     """
     down = f'cat >/dev/null; exec "{sys.executable}" -m infra.cli down --wipe >/dev/null 2>&1'
-    environment = os.environ | {"HEADRACE_HOME": str(settings.home), "HEADRACE_REGION": settings.region, "PYTHONPATH": str(ROOT)}
-    guard = subprocess.Popen(["/bin/sh", "-c", down], stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    environment = os.environ | {
+        "HEADRACE_HOME": str(settings.home),
+        "HEADRACE_REGION": settings.region,
+        "PYTHONPATH": str(ROOT),
+    }
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", down], stdin=subprocess.PIPE, env=environment, start_new_session=True
+    )
     try:
         yield
     finally:
@@ -90,7 +98,9 @@ def guarded(settings: Settings) -> Iterator[None]:
 def running_kafka(home: Path, brokers: int = 1) -> Iterator[LocalKafka]:
     """Start a region in `home`, hand it out, and stop and remove it whatever happens."""
     for attempt in range(START_TRIES):
-        settings = load_settings(region="east", home=home, kafka_port=free_base_port(brokers), kafka_heap_mb=192)
+        settings = load_settings(
+            region="east", home=home, kafka_port=free_base_port(brokers), kafka_heap_mb=192
+        )
         with guarded(settings):
             try:
                 try:

@@ -65,8 +65,18 @@ class Archive:
                 return
             self.partial.touch()
             shutil.copyfile(noted, self.classes)
-            dump = [*command, "-Xshare:dump", f"-XX:SharedClassListFile={self.classes}", f"-XX:SharedArchiveFile={self.partial}"]
-            names = {"PARTIAL": self.partial, "ARCHIVE": self.path, "FAILED": self.failed, "CLASSES": self.classes}
+            dump = [
+                *command,
+                "-Xshare:dump",
+                f"-XX:SharedClassListFile={self.classes}",
+                f"-XX:SharedArchiveFile={self.partial}",
+            ]
+            names = {
+                "PARTIAL": self.partial,
+                "ARCHIVE": self.path,
+                "FAILED": self.failed,
+                "CLASSES": self.classes,
+            }
             child = subprocess.Popen(
                 ["/bin/sh", "-c", SCRIPT, "sh", *dump],
                 env=environment | {name: str(path) for name, path in names.items()},

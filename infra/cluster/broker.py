@@ -28,7 +28,12 @@ POLL_S: Final = 0.02
 
 # The serial collector and the first compiler alone start a broker in half the time and the
 # memory; a laptop's broker never runs hot long enough to miss the second compiler.
-JVM_FLAGS: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
+JVM_FLAGS: Final = (
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+)
 HEAP_MIN_MB: Final = 96
 
 
@@ -60,7 +65,9 @@ class Runtime:
         heap = [f"-Xms{min(HEAP_MIN_MB, self.heap_mb)}m", f"-Xmx{self.heap_mb}m"]
         return [str(self.java), *heap, *JVM_FLAGS, *quiet]
 
-    def command(self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()) -> list[str]:
+    def command(
+        self, main: str, arguments: Sequence[str], properties: Sequence[str] = ()
+    ) -> list[str]:
         """The command line that runs the class `main`."""
         archived = self.archive.options() if self.archive else []
         return [*self.jvm(), *archived, *properties, main, *arguments]
@@ -71,21 +78,37 @@ def mark(broker_folder: Path) -> str:
     return f"-Dheadrace.broker={broker_folder}"
 
 
-def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subprocess.Popen[bytes], ProcessRecord]:
+def start_broker(
+    place: Layout, index: int, runtime: Runtime
+) -> tuple[subprocess.Popen[bytes], ProcessRecord]:
     """Start a broker's process in a session of its own, so that Ctrl-C in a terminal does not reach it."""
     config = write_configs(place, index)
     marked = mark(place.broker_folder(index))
     # One broker's classes are all brokers' classes.
-    noted = [f"-XX:DumpLoadedClassList={place.classes}"] if index == 0 and runtime.archive and runtime.archive.wanted() else []
-    command = runtime.command("kafka.Kafka", [str(config)], [marked, *noted, *logging_options(place, index)])
+    noted = (
+        [f"-XX:DumpLoadedClassList={place.classes}"]
+        if index == 0 and runtime.archive and runtime.archive.wanted()
+        else []
+    )
+    command = runtime.command(
+        "kafka.Kafka", [str(config)], [marked, *noted, *logging_options(place, index)]
+    )
     try:
         # What the JVM itself prints (a crash, no memory) belongs into the same log.
         with place.log(index).open("ab") as log:
             child = subprocess.Popen(
-                command, env=runtime.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=place.broker_folder(index)
+                command,
+                env=runtime.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=place.broker_folder(index),
             )
     except OSError as error:
-        raise ClusterError(f"broker {index} of {place.region} could not be started: {error}") from None
+        raise ClusterError(
+            f"broker {index} of {place.region} could not be started: {error}"
+        ) from None
     try:
         started_at = psutil.Process(child.pid).create_time()
     except psutil.NoSuchProcess:
@@ -93,7 +116,9 @@ def start_broker(place: Layout, index: int, runtime: Runtime) -> tuple[subproces
     return child, ProcessRecord(child.pid, started_at, marked)
 
 
-def stop_processes(processes: Sequence[psutil.Process], timeout_s: float = STOP_TIMEOUT_S) -> list[int]:
+def stop_processes(
+    processes: Sequence[psutil.Process], timeout_s: float = STOP_TIMEOUT_S
+) -> list[int]:
     """Stop processes: SIGTERM to all, and SIGKILL to those that live on after `timeout_s`.
 
     Returns the pids that had to be killed. psutil refuses to signal a pid that was recycled.
@@ -105,7 +130,9 @@ def stop_processes(processes: Sequence[psutil.Process], timeout_s: float = STOP_
         _signal(process.kill)
     immortal = _living(alive, KILL_TIMEOUT_S)
     if immortal:
-        raise ClusterError(f"processes {', '.join(str(p.pid) for p in immortal)} did not end even by SIGKILL: is their disk hanging?")
+        raise ClusterError(
+            f"processes {', '.join(str(p.pid) for p in immortal)} did not end even by SIGKILL: is their disk hanging?"
+        )
     return [process.pid for process in alive]
 
 
@@ -148,7 +175,9 @@ def last_error(log: Path, since: int = 0) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return "its log cannot be read"
-    errors = [line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line]
+    errors = [
+        line for line in lines if " ERROR " in line or " FATAL " in line or "Exception" in line
+    ]
     return (errors or lines or ["its log is empty"])[-1].strip()[:400]
 
 
@@ -159,4 +188,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 def logging_options(place: Layout, index: int) -> list[str]:
     """JVM options that send a broker's log into its file."""
-    return [f"-Dlog4j2.configurationFile={place.log_config(index).as_uri()}", f"-Dheadrace.log={place.log(index)}"]
+    return [
+        f"-Dlog4j2.configurationFile={place.log_config(index).as_uri()}",
+        f"-Dheadrace.log={place.log(index)}",
+    ]

@@ -22,15 +22,24 @@ class DiskUsage(Protocol):
     def free(self) -> int: ...
 
 
-def check_disk(folder: Path, needed_mb: int, setting: str, usage: Callable[[Path], DiskUsage] = shutil.disk_usage) -> None:
+def check_disk(
+    folder: Path,
+    needed_mb: int,
+    setting: str,
+    usage: Callable[[Path], DiskUsage] = shutil.disk_usage,
+) -> None:
     """Raise `ClusterError` unless `needed_mb` are free where `folder` is or will be."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
         free_mb = usage(existing).free // 1_000_000
     except OSError as error:
-        raise ClusterError(f"{existing} cannot be used ({error}): set {setting} to another folder") from None
+        raise ClusterError(
+            f"{existing} cannot be used ({error}): set {setting} to another folder"
+        ) from None
     if free_mb < needed_mb:
-        raise ClusterError(f"{free_mb} MB are free in {existing}, and {needed_mb} are needed: free some, or set {setting} to another disk")
+        raise ClusterError(
+            f"{free_mb} MB are free in {existing}, and {needed_mb} are needed: free some, or set {setting} to another disk"
+        )
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -38,7 +47,9 @@ def make_folder(folder: Path, setting: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ClusterError(f"{folder} cannot be created ({error}): set {setting} to a folder that can be written") from None
+        raise ClusterError(
+            f"{folder} cannot be created ({error}): set {setting} to a folder that can be written"
+        ) from None
 
 
 def check_unknown(folder: Path) -> None:
@@ -47,8 +58,12 @@ def check_unknown(folder: Path) -> None:
     if not strange:
         return
     if all(_is_ours(name) for name in strange):
-        raise ClusterError(f"{folder} is a damaged region (it has no region.json): `headrace down --wipe` removes it")
-    raise ClusterError(f"{folder} is no region of ours (it holds {', '.join(strange[:5])}): set HEADRACE_HOME to another folder")
+        raise ClusterError(
+            f"{folder} is a damaged region (it has no region.json): `headrace down --wipe` removes it"
+        )
+    raise ClusterError(
+        f"{folder} is no region of ours (it holds {', '.join(strange[:5])}): set HEADRACE_HOME to another folder"
+    )
 
 
 def remove_region(folder: Path) -> list[str]:
@@ -67,7 +82,9 @@ def remove_region(folder: Path) -> list[str]:
         if not foreign:
             folder.rmdir()
     except OSError as error:
-        raise ClusterError(f"{folder} could not be removed completely ({error}): remove it by hand") from None
+        raise ClusterError(
+            f"{folder} could not be removed completely ({error}): remove it by hand"
+        ) from None
     return foreign
 
 

@@ -22,7 +22,9 @@ FORMAT_TIMEOUT_S: Final = 120.0
 KILL_TIMEOUT_S: Final = 10.0
 
 
-def format_folders(place: Layout, indexes: Iterable[int], cluster_id: str, runtime: Runtime) -> None:
+def format_folders(
+    place: Layout, indexes: Iterable[int], cluster_id: str, runtime: Runtime
+) -> None:
     """Format the data folders of these brokers, or check those that are formatted already.
 
     A folder appears under its name only when it is complete, so an interrupted format leaves
@@ -60,7 +62,9 @@ class _Job:
         try:
             output, _ = self.process.communicate(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise ClusterError(f"formatting {self.partial} took more than {FORMAT_TIMEOUT_S:.0f} s: the machine is overloaded; try again") from None
+            raise ClusterError(
+                f"formatting {self.partial} took more than {FORMAT_TIMEOUT_S:.0f} s: the machine is overloaded; try again"
+            ) from None
         if self.process.returncode != 0:
             raise ClusterError(f"Kafka could not format {self.partial}: {_last_line(output)}")
         check_folder(self.partial, self.index, cluster_id)
@@ -82,7 +86,11 @@ def _begin(place: Layout, index: int, cluster_id: str, runtime: Runtime) -> _Job
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     config = write_configs(place, index, data=partial)
-    command = runtime.command("kafka.tools.StorageTool", ["format", "-t", cluster_id, "-c", str(config)], logging_options(place, index))
+    command = runtime.command(
+        "kafka.tools.StorageTool",
+        ["format", "-t", cluster_id, "-c", str(config)],
+        logging_options(place, index),
+    )
     process = subprocess.Popen(
         command,
         env=runtime.environment(),
@@ -102,15 +110,23 @@ def check_folder(data: Path, index: int, cluster_id: str) -> None:
     try:
         text = (data / "meta.properties").read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"{data} is half formatted (meta.properties: {_cause(error)}); {advice}") from None
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+        raise ClusterError(
+            f"{data} is half formatted (meta.properties: {_cause(error)}); {advice}"
+        ) from None
+    found = dict(
+        line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#")
+    )
     lacking = sorted({"cluster.id", "directory.id", "node.id", "version"} - found.keys())
     if lacking:
-        raise ClusterError(f"{data} is half formatted (meta.properties lacks {', '.join(lacking)}); {advice}")
+        raise ClusterError(
+            f"{data} is half formatted (meta.properties lacks {', '.join(lacking)}); {advice}"
+        )
     expected = {"cluster.id": cluster_id, "node.id": str(index + 1)}
     for name, value in expected.items():
         if found[name] != value:
-            raise ClusterError(f"{data} belongs to another broker ({name} is {found[name]}, and {value} was expected); {advice}")
+            raise ClusterError(
+                f"{data} belongs to another broker ({name} is {found[name]}, and {value} was expected); {advice}"
+            )
 
 
 def _last_line(text: str) -> str:

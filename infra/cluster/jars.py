@@ -97,7 +97,9 @@ def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
         fields = line.split()
         coordinate = fields[1].split(":") if len(fields) == 3 else []
         if len(coordinate) != 3 or len(fields[0]) != 64:
-            raise ClusterError(f"{path.name}, line {number}: not `sha256  group:artifact:version  filename`")
+            raise ClusterError(
+                f"{path.name}, line {number}: not `sha256  group:artifact:version  filename`"
+            )
         group, artifact, version = coordinate
         jars.append(Jar(fields[0], group, artifact, version, fields[2]))
     return tuple(jars)
@@ -106,7 +108,10 @@ def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
 def write_lock(jars: Iterable[Jar], path: Path = LOCK_FILE) -> None:
     """Write the lock file, sorted, so that a change of one version is a change of one line."""
     head = f"# Jars of Kafka {KAFKA_VERSION}: sha256  group:artifact:version  filename\n"
-    lines = [f"{jar.sha256}  {jar.coordinate}  {jar.filename}\n" for jar in sorted(jars, key=lambda jar: jar.coordinate)]
+    lines = [
+        f"{jar.sha256}  {jar.coordinate}  {jar.filename}\n"
+        for jar in sorted(jars, key=lambda jar: jar.coordinate)
+    ]
     path.write_text(head + "".join(lines), "utf-8")
 
 
@@ -132,7 +137,11 @@ def cached_classpath(
     if _stamped(folder) == _stamps(folder, wanted):
         return [folder / jar.filename for jar in wanted]
     make_folder(folder, "HEADRACE_CACHE")
-    with locked(cache / f"kafka-{KAFKA_VERSION}.lock", LOCK_TIMEOUT_S, "the download of Kafka by another process"):
+    with locked(
+        cache / f"kafka-{KAFKA_VERSION}.lock",
+        LOCK_TIMEOUT_S,
+        "the download of Kafka by another process",
+    ):
         missing = [jar for jar in wanted if not _intact(folder / jar.filename, jar)]
         if missing:
             _fetch_all(missing, folder, (fetcher or _maven_fetcher)(), report)
@@ -175,7 +184,9 @@ def _intact(path: Path, jar: Jar) -> bool:
     return path.is_file() and sha256_of(path) == jar.sha256
 
 
-def _fetch_all(jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Callable[[str], None]) -> None:
+def _fetch_all(
+    jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Callable[[str], None]
+) -> None:
     check_disk(folder, DISK_FREE_MIN_MB, "HEADRACE_CACHE")
     report(f"fetching {len(jars)} jars of Kafka {KAFKA_VERSION} into {folder} (once)")
     for stale in folder.glob(f"{SCRATCH}*"):
@@ -185,7 +196,9 @@ def _fetch_all(jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Call
     for jar in jars:
         todo.put(jar)
     cancelled = threading.Event()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix=SCRATCH, dir=folder, ignore_cleanup_errors=True
+    ) as scratch:
 
         def work() -> None:
             while not cancelled.is_set() and not todo.empty():
@@ -193,7 +206,9 @@ def _fetch_all(jars: Sequence[Jar], folder: Path, fetcher: Fetcher, report: Call
                     done.put(_fetch(todo.get_nowait(), folder, Path(scratch), fetcher))
 
         # Daemon threads, so that Ctrl-C need not wait for a slow download to end.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(FETCHES_MAX, len(jars)))]
+        threads = [
+            threading.Thread(target=work, daemon=True) for _ in range(min(FETCHES_MAX, len(jars)))
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -212,7 +227,9 @@ def _next(done: queue.SimpleQueue[ClusterError | None]) -> ClusterError | None:
     try:
         return done.get(timeout=FETCH_TIMEOUT_S)
     except queue.Empty:
-        return ClusterError(f"no jar of Kafka arrived within {FETCH_TIMEOUT_S:.0f} s: the network is too slow now. {ADVICE}")
+        return ClusterError(
+            f"no jar of Kafka arrived within {FETCH_TIMEOUT_S:.0f} s: the network is too slow now. {ADVICE}"
+        )
 
 
 def _fetch(jar: Jar, folder: Path, scratch: Path, fetcher: Fetcher) -> ClusterError | None:

@@ -51,14 +51,25 @@ def java_version(java: Path) -> int:
     """Major version of a `java` binary, by running it."""
     try:
         done = subprocess.run(
-            [java, "-version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+            [java, "-version"],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"{java} does not run as Java ({error}): set HEADRACE_JAVA to a java binary") from None
+        raise ClusterError(
+            f"{java} does not run as Java ({error}): set HEADRACE_JAVA to a java binary"
+        ) from None
     match = re.search(r'version "(\d+)', done.stderr + done.stdout)
     if done.returncode != 0 or not match:
-        raise ClusterError(f"{java} -version does not answer like Java: set HEADRACE_JAVA to a java binary")
+        raise ClusterError(
+            f"{java} -version does not answer like Java: set HEADRACE_JAVA to a java binary"
+        )
     version = int(match.group(1))
     if version < JAVA_MIN:
-        raise ClusterError(f"{java} is Java {version}, and Kafka needs {JAVA_MIN} or newer: set HEADRACE_JAVA to one")
+        raise ClusterError(
+            f"{java} is Java {version}, and Kafka needs {JAVA_MIN} or newer: set HEADRACE_JAVA to one"
+        )
     return version

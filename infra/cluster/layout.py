@@ -24,6 +24,7 @@ OFFSETS_PARTITIONS: Final = 8
 # Above the largest topic's own limit, so that only the topics' limits are ever met.
 MESSAGE_BYTES_MAX: Final = max(topic.message_bytes_max for topic in TOPICS) + 1024 * 1024
 
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Ports and folders of one region; `index` counts brokers from 0, Kafka's `node.id` from 1."""
@@ -76,7 +77,12 @@ def default_port(region: str) -> int:
 
 def layout(settings: Settings, brokers: int) -> Layout:
     """The layout of the region of `settings` with so many brokers."""
-    return Layout(settings.region, region_folder(settings), settings.kafka_port or default_port(settings.region), brokers)
+    return Layout(
+        settings.region,
+        region_folder(settings),
+        settings.kafka_port or default_port(settings.region),
+        brokers,
+    )
 
 
 def write_configs(place: Layout, index: int, data: Path | None = None) -> Path:
@@ -88,10 +94,14 @@ def write_configs(place: Layout, index: int, data: Path | None = None) -> Path:
     path = place.config(index) if data is None else place.broker_folder(index) / "format.properties"
     folder = data or place.data(index)
     if any(mark in str(folder) for mark in (",", "\n")):
-        raise ClusterError(f"Kafka cannot have a comma in its data folder ({folder}): set HEADRACE_HOME to another")
+        raise ClusterError(
+            f"Kafka cannot have a comma in its data folder ({folder}): set HEADRACE_HOME to another"
+        )
     text = _template("server.properties").substitute(
         node_id=index + 1,
-        voters=",".join(f"{i + 1}@127.0.0.1:{place.controller_port(i)}" for i in range(place.brokers)),
+        voters=",".join(
+            f"{i + 1}@127.0.0.1:{place.controller_port(i)}" for i in range(place.brokers)
+        ),
         port=place.port(index),
         controller_port=place.controller_port(index),
         data=escaped(str(folder)),
@@ -110,7 +120,10 @@ def escaped(value: str) -> str:
     """A value as a Java properties file spells it: ASCII, everything else by its UTF-16 number."""
     units = value.encode("utf-16-be")
     numbers = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
-    return "".join(chr(number) if 32 <= number < 127 and number != 92 else f"\\u{number:04x}" for number in numbers)
+    return "".join(
+        chr(number) if 32 <= number < 127 and number != 92 else f"\\u{number:04x}"
+        for number in numbers
+    )
 
 
 def _text(name: str) -> str:

@@ -30,6 +30,8 @@ def locked(path: Path, timeout_s: float, what: str) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() >= deadline:
-                    raise ClusterError(f"waited {timeout_s:.0f} s for {what} (lock {path}); try again when it has ended") from None
+                    raise ClusterError(
+                        f"waited {timeout_s:.0f} s for {what} (lock {path}); try again when it has ended"
+                    ) from None
                 time.sleep(POLL_S)
         yield

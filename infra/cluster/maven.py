@@ -13,7 +13,9 @@ class MavenFetcher:
     """Fetches single artifacts, without their dependencies: the lock already names them all."""
 
     def fetch(self, jar: Jar, folder: Path) -> Path:
-        artifact = _context(folder).project(jar.group, jar.artifact).at_version(jar.version).artifact()
+        artifact = (
+            _context(folder).project(jar.group, jar.artifact).at_version(jar.version).artifact()
+        )
         return Path(artifact.resolve())
 
 
@@ -26,7 +28,11 @@ def resolve(roots: Sequence[str]) -> list[Jar]:
     import jgo
 
     artifacts = jgo.resolve("+".join(f"{root}!" for root in roots))
-    return [Jar("", a.groupId, a.artifactId, a.version, a.filename) for a in artifacts if a.packaging == "jar"]
+    return [
+        Jar("", a.groupId, a.artifactId, a.version, a.filename)
+        for a in artifacts
+        if a.packaging == "jar"
+    ]
 
 
 def _context(repo_cache: Path) -> Any:

@@ -20,7 +20,9 @@ POLL_S: Final = 0.05
 
 def check_ports(place: Layout, indexes: Iterable[int]) -> None:
     """Raise `ClusterError` naming each port of these brokers that is taken, and by whom."""
-    ports = [port for index in indexes for port in (place.port(index), place.controller_port(index))]
+    ports = [
+        port for index in indexes for port in (place.port(index), place.controller_port(index))
+    ]
     deadline = time.monotonic() + LEAVING_TIMEOUT_S
     while taken := {port: _owner(port) for port in ports if not is_free(port)}:
         if any(taken.values()) or time.monotonic() >= deadline:

@@ -23,7 +23,11 @@ REQUEST_TIMEOUT_S: Final = 5.0
 # Made by us instead of by the first consumer, which so need not wait for it; the settings are
 # those that a broker gives it.
 OFFSETS_TOPIC: Final = "__consumer_offsets"
-OFFSETS_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": "104857600", "compression.type": "producer"}
+OFFSETS_CONFIG: Final = {
+    "cleanup.policy": "compact",
+    "segment.bytes": "104857600",
+    "compression.type": "producer",
+}
 
 
 def quiet_logger() -> logging.Logger:
@@ -46,7 +50,10 @@ def local_client(bootstrap: str) -> dict[str, Any]:
 
 
 def wait_ready(
-    place: Layout, children: Mapping[int, subprocess.Popen[bytes]], log_offsets: Mapping[int, int], timeout_s: float = READY_TIMEOUT_S
+    place: Layout,
+    children: Mapping[int, subprocess.Popen[bytes]],
+    log_offsets: Mapping[int, int],
+    timeout_s: float = READY_TIMEOUT_S,
 ) -> None:
     """Return when the region is ready; raise `ClusterError` when a broker ends or time is up.
 
@@ -65,7 +72,13 @@ def wait_ready(
             time.sleep(POLL_S)
 
 
-def _check(place: Layout, children: Mapping[int, subprocess.Popen[bytes]], log_offsets: Mapping[int, int], deadline: float, reason: str) -> None:
+def _check(
+    place: Layout,
+    children: Mapping[int, subprocess.Popen[bytes]],
+    log_offsets: Mapping[int, int],
+    deadline: float,
+    reason: str,
+) -> None:
     for index, child in children.items():
         code = child.poll()
         if code is not None:
@@ -88,10 +101,19 @@ def _lacking(admin: AdminClient, place: Layout) -> str:
             return f"{len(metadata.brokers)} of {place.brokers} brokers have joined"
         if OFFSETS_TOPIC not in metadata.topics:
             replication = 3 if place.brokers >= 3 else 1
-            topic = NewTopic(OFFSETS_TOPIC, OFFSETS_PARTITIONS, replication, config=dict(OFFSETS_CONFIG))
-            admin.create_topics([topic], request_timeout=REQUEST_TIMEOUT_S)[OFFSETS_TOPIC].result(REQUEST_TIMEOUT_S * 2)
+            topic = NewTopic(
+                OFFSETS_TOPIC, OFFSETS_PARTITIONS, replication, config=dict(OFFSETS_CONFIG)
+            )
+            admin.create_topics([topic], request_timeout=REQUEST_TIMEOUT_S)[OFFSETS_TOPIC].result(
+                REQUEST_TIMEOUT_S * 2
+            )
             return "its first topic was just made"
     except (KafkaException, TimeoutError) as error:
         return str(error)
-    leaderless = sum(1 for topic in metadata.topics.values() for partition in topic.partitions.values() if partition.leader < 0)
+    leaderless = sum(
+        1
+        for topic in metadata.topics.values()
+        for partition in topic.partitions.values()
+        if partition.leader < 0
+    )
     return f"{leaderless} partitions have no leader yet" if leaderless else ""

@@ -88,7 +88,9 @@ def stop(settings: Settings, *, wipe: bool = False, report: Report = quiet) -> b
         running = find_brokers(folder)
         killed = stop_processes(running)
         if killed:
-            report(f"{len(killed)} broker(s) did not stop in time and were killed; their next start checks their data")
+            report(
+                f"{len(killed)} broker(s) did not stop in time and were killed; their next start checks their data"
+            )
         state = _readable_state(folder, wipe)
         if state is not None:
             _make_archive(settings, state)
@@ -124,16 +126,28 @@ def find_brokers(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def runtime(settings: Settings, report: Report = quiet, fetcher: Callable[[], Fetcher] | None = None) -> Runtime:
+def runtime(
+    settings: Settings, report: Report = quiet, fetcher: Callable[[], Fetcher] | None = None
+) -> Runtime:
     """What starts a Kafka class on this machine: Java and the jars, fetched if need be."""
     java, version = find_java(settings.java)
     if settings.kafka_home is None:
-        classpath = cached_classpath(settings.cache.expanduser().absolute(), fetcher=fetcher, report=report)
+        classpath = cached_classpath(
+            settings.cache.expanduser().absolute(), fetcher=fetcher, report=report
+        )
         folder = classpath[0].parent
-        return Runtime(java, version, tuple(classpath), settings.kafka_heap_mb, archive_for(folder, java, (folder / MARKER).read_text("utf-8")))
+        return Runtime(
+            java,
+            version,
+            tuple(classpath),
+            settings.kafka_heap_mb,
+            archive_for(folder, java, (folder / MARKER).read_text("utf-8")),
+        )
     classpath = sorted((settings.kafka_home.expanduser().absolute() / "libs").glob("*.jar"))
     if not any(path.name.startswith("kafka_2.13-4.") for path in classpath):
-        raise ClusterError(f"{settings.kafka_home} is no unpacked Kafka 4 (no libs/kafka_2.13-4.*.jar in it): correct HEADRACE_KAFKA_HOME")
+        raise ClusterError(
+            f"{settings.kafka_home} is no unpacked Kafka 4 (no libs/kafka_2.13-4.*.jar in it): correct HEADRACE_KAFKA_HOME"
+        )
     return Runtime(java, version, tuple(classpath), settings.kafka_heap_mb)
 
 
@@ -157,7 +171,9 @@ def _start_first(settings: Settings, brokers: int, report: Report) -> RegionStat
     """The first start of a region; if its format fails, nothing is left of it."""
     folder = region_folder(settings)
     check_unknown(folder)
-    state = RegionState(settings.region, new_cluster_id(), layout(settings, brokers).base_port, (None,) * brokers)
+    state = RegionState(
+        settings.region, new_cluster_id(), layout(settings, brokers).base_port, (None,) * brokers
+    )
     formatted = False
 
     def note() -> None:
@@ -172,7 +188,12 @@ def _start_first(settings: Settings, brokers: int, report: Report) -> RegionStat
         raise
 
 
-def _start_missing(settings: Settings, state: RegionState, report: Report, formatted: Callable[[], None] = lambda: None) -> RegionState:
+def _start_missing(
+    settings: Settings,
+    state: RegionState,
+    report: Report,
+    formatted: Callable[[], None] = lambda: None,
+) -> RegionState:
     """Format and start the brokers that do not run; `formatted` is called between the two."""
     living = state.living()
     if not any(living):
@@ -190,7 +211,9 @@ def _start_missing(settings: Settings, state: RegionState, report: Report, forma
     return _start_and_wait(place, state, missing, java, report)
 
 
-def _start_and_wait(place: Layout, state: RegionState, missing: list[int], java: Runtime, report: Report) -> RegionState:
+def _start_and_wait(
+    place: Layout, state: RegionState, missing: list[int], java: Runtime, report: Report
+) -> RegionState:
     children: dict[int, subprocess.Popen[bytes]] = {}
     report(f"starting {len(missing)} broker(s) of region {place.region}")
     offsets = {index: _size(place.log(index)) for index in missing}
@@ -210,7 +233,9 @@ def _start_and_wait(place: Layout, state: RegionState, missing: list[int], java:
     return state
 
 
-def _abandon(place: Layout, state: RegionState, children: dict[int, subprocess.Popen[bytes]]) -> None:
+def _abandon(
+    place: Layout, state: RegionState, children: dict[int, subprocess.Popen[bytes]]
+) -> None:
     """Stop what an unfinished start has started, and note that it is stopped."""
     processes = []
     for child in children.values():
@@ -225,7 +250,11 @@ def _abandon(place: Layout, state: RegionState, children: dict[int, subprocess.P
 
 def _lock(settings: Settings) -> contextlib.AbstractContextManager[None]:
     folder = region_folder(settings)
-    return locked(folder.with_name(f"{folder.name}.lock"), LOCK_TIMEOUT_S, f"another start or stop of region {settings.region}")
+    return locked(
+        folder.with_name(f"{folder.name}.lock"),
+        LOCK_TIMEOUT_S,
+        f"another start or stop of region {settings.region}",
+    )
 
 
 def _size(path: Path) -> int:

@@ -60,7 +60,9 @@ class RegionState:
 
     def stopped(self, base_port: int | None = None) -> RegionState:
         """The same region with no process, and perhaps on another port."""
-        return replace(self, base_port=base_port or self.base_port, processes=(None,) * self.brokers)
+        return replace(
+            self, base_port=base_port or self.base_port, processes=(None,) * self.brokers
+        )
 
     def with_process(self, index: int, record: ProcessRecord | None) -> RegionState:
         processes = (*self.processes[:index], record, *self.processes[index + 1 :])
@@ -77,7 +79,9 @@ def read_state(folder: Path) -> RegionState | None:
             cluster_id=str(content["cluster_id"]),
             base_port=int(content["base_port"]),
             processes=tuple(
-                ProcessRecord(int(one["pid"]), float(one["started_at"]), str(one["mark"])) if one else None
+                ProcessRecord(int(one["pid"]), float(one["started_at"]), str(one["mark"]))
+                if one
+                else None
                 for one in content["processes"]
             ),
         )

@@ -97,7 +97,11 @@ def _look(settings: Settings) -> View:
 def _client(view: View) -> dict[str, Any]:
     """Configuration of a client of this region; a local one needs no security."""
     settings = view.settings
-    config = client_config(settings, view.bootstrap) if settings.bootstrap else local_client(view.bootstrap)
+    config = (
+        client_config(settings, view.bootstrap)
+        if settings.bootstrap
+        else local_client(view.bootstrap)
+    )
     return config | {"logger": quiet_logger()}
 
 
@@ -106,7 +110,15 @@ def brokers(view: View) -> list[Json]:
     seen = {broker.id: broker for broker in view.metadata.brokers.values()} if view.metadata else {}
     if view.state is None:
         return [
-            {"node": node, "host": one.host, "port": one.port, "pid": None, "up": True, "rss_bytes": None, "log": None}
+            {
+                "node": node,
+                "host": one.host,
+                "port": one.port,
+                "pid": None,
+                "up": True,
+                "rss_bytes": None,
+                "log": None,
+            }
             for node, one in sorted(seen.items())
         ]
     place = layout_of(view.settings, view.state)
@@ -178,11 +190,17 @@ def group(view: View) -> Json:
     if view.metadata is None or view.admin is None:
         return row
     try:
-        listed = view.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result(REQUEST_TIMEOUT_S + 1)
+        listed = view.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S).result(
+            REQUEST_TIMEOUT_S + 1
+        )
         states = {one.group_id: one.state.name.lower() for one in listed.valid}
         if name in states:
             topics = _lags(view)
-            row |= {"state": states[name], "lag": sum(one["lag"] for one in topics), "topics": topics}
+            row |= {
+                "state": states[name],
+                "lag": sum(one["lag"] for one in topics),
+                "topics": topics,
+            }
         elif listed.errors:
             view.problems.append(f"group {name}: {listed.errors[0]}")
         else:
@@ -206,8 +224,13 @@ def _lags(view: View) -> list[Json]:
         if not topic.startswith("__") and one.leader >= 0
     ]
     # It never subscribes, so it never joins; it is not closed either, which could hang.
-    consumer = Consumer(_client(view) | {"group.id": view.settings.group, "enable.auto.commit": False})
-    committed = {(one.topic, one.partition): one.offset for one in consumer.committed(known, timeout=REQUEST_TIMEOUT_S)}
+    consumer = Consumer(
+        _client(view) | {"group.id": view.settings.group, "enable.auto.commit": False}
+    )
+    committed = {
+        (one.topic, one.partition): one.offset
+        for one in consumer.committed(known, timeout=REQUEST_TIMEOUT_S)
+    }
     read = {topic for (topic, _), offset in committed.items() if offset >= 0}
     ends = _offsets(consumer, [key for key in committed if key[0] in read], OFFSET_END)
     starts = _offsets(consumer, [key for key in ends if committed[key] < 0], OFFSET_BEGINNING)
@@ -219,11 +242,17 @@ def _lags(view: View) -> list[Json]:
     return list(lags.values())
 
 
-def _offsets(consumer: Consumer, keys: list[tuple[str, int]], which: int) -> dict[tuple[str, int], int]:
+def _offsets(
+    consumer: Consumer, keys: list[tuple[str, int]], which: int
+) -> dict[tuple[str, int], int]:
     """The first or the end offset of partitions; those that do not answer are left out."""
     asked = [TopicPartition(topic, partition, which) for topic, partition in keys]
     found = consumer.offsets_for_times(asked, timeout=REQUEST_TIMEOUT_S) if asked else []
-    return {(one.topic, one.partition): one.offset for one in found if one.error is None and one.offset >= 0}
+    return {
+        (one.topic, one.partition): one.offset
+        for one in found
+        if one.error is None and one.offset >= 0
+    }
 
 
 def _quorum(data: Path) -> tuple[int, int]:

@@ -19,7 +19,9 @@ def render(report: Json) -> RenderableType:
         mark = "[green]healthy[/]"
     else:
         mark = "[yellow]impaired[/]" if report["up"] else "[red]down[/]"
-    parts: list[RenderableType] = [f"[bold]{escape(report['region'])}[/] {mark} {escape(report['bootstrap'])}"]
+    parts: list[RenderableType] = [
+        f"[bold]{escape(report['region'])}[/] {mark} {escape(report['bootstrap'])}"
+    ]
     parts += [f"  {escape(problem)}" for problem in report["problems"]]
     for table in TABLES:
         parts += table(report)
@@ -41,12 +43,21 @@ def brokers(report: Json) -> Iterator[RenderableType]:
 
 def topics(report: Json) -> Iterator[RenderableType]:
     # Kafka's own topics only matter to people when something is wrong with them.
-    shown = [row for row in report["topics"] if not row["topic"].startswith(INTERNAL_PREFIX) or row["under_replicated"] or row["leaderless"]]
+    shown = [
+        row
+        for row in report["topics"]
+        if not row["topic"].startswith(INTERNAL_PREFIX)
+        or row["under_replicated"]
+        or row["leaderless"]
+    ]
     if not shown:
         return
     table = _table("topic", ">partitions", ">replicas", ">under-replicated", ">leaderless")
     for row in shown:
-        counts = [str(row[key]) if not row[key] else f"[red]{row[key]}[/]" for key in ("under_replicated", "leaderless")]
+        counts = [
+            str(row[key]) if not row[key] else f"[red]{row[key]}[/]"
+            for key in ("under_replicated", "leaderless")
+        ]
         table.add_row(escape(row["topic"]), str(row["partitions"]), str(row["replicas"]), *counts)
     yield table
 
@@ -65,7 +76,11 @@ def group(report: Json) -> Iterator[RenderableType]:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=True,
+        )
     return table
 
 

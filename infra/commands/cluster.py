@@ -24,7 +24,11 @@ JSON_FORMAT: Final = 1
 
 @click.command()
 @click.option("--region", help="Region to start (default: the setting `region`).")
-@click.option("--brokers", type=click.Choice(["1", "3"]), help="Brokers of the region, fixed by its first start (default: 1).")
+@click.option(
+    "--brokers",
+    type=click.Choice(["1", "3"]),
+    help="Brokers of the region, fixed by its first start (default: 1).",
+)
 @click.option("--workers", type=click.IntRange(0, 64), default=0, hidden=True)
 def up(region: str | None, brokers: str | None, workers: int) -> None:
     """Start a local region: real Kafka brokers, no Docker.
@@ -48,7 +52,11 @@ def down(region: str | None, wipe: bool) -> None:
     """Stop the local region; its data stays unless --wipe."""
     settings = load_settings(region=region)
     stopped = regions.stop(settings, wipe=wipe, report=_say)
-    _say(f"region {settings.region} " + ("is down" if stopped else "was not running") + (", its data removed" if wipe else ""))
+    _say(
+        f"region {settings.region} "
+        + ("is down" if stopped else "was not running")
+        + (", its data removed" if wipe else "")
+    )
 
 
 @click.command()
@@ -63,7 +71,9 @@ def status(region: str | None, as_json: bool) -> None:
     reports = [report(load_settings(region=name)) for name in names]
     healthy = all(one["healthy"] for one in reports)
     if as_json:
-        click.echo(json.dumps({"format": JSON_FORMAT, "healthy": healthy, "regions": reports}, indent=2))
+        click.echo(
+            json.dumps({"format": JSON_FORMAT, "healthy": healthy, "regions": reports}, indent=2)
+        )
     else:
         from rich.console import Console
 
@@ -88,7 +98,9 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

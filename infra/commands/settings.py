@@ -14,8 +14,12 @@ from streams.settings import PREFIX, Settings, load_settings
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="All settings with defaults and meanings, as in the README.")
-@click.option("--json", "as_json", is_flag=True, help="The values in force, for programs; secrets are masked.")
+@click.option(
+    "--markdown", is_flag=True, help="All settings with defaults and meanings, as in the README."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="The values in force, for programs; secrets are masked."
+)
 def settings(markdown: bool, as_json: bool) -> None:
     """Show the settings in force: defaults, headrace.toml, HEADRACE_* variables."""
     if markdown:

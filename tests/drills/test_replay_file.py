@@ -1,6 +1,6 @@
 """A real click file through the worker, in a clean run, killed, and stopped: set `CLICKS_FILE`.
 
-    CLICKS_FILE=clicks.tsv make test
+CLICKS_FILE=clicks.tsv make test
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import harness
 import pytest
-
 from conftest import LocalKafka
 
 CLICKS_FILE = os.environ.get("CLICKS_FILE", "")
@@ -35,7 +34,17 @@ def replay(shop: LocalKafka, journal: Path, rate: float | None) -> subprocess.Po
     """`headrace clicks replay`, started."""
     pace = ["--rate", str(rate)] if rate else []
     return subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", "clicks", "replay", CLICKS_FILE, "--journal", str(journal), *pace],
+        [
+            sys.executable,
+            "-m",
+            "infra.cli",
+            "clicks",
+            "replay",
+            CLICKS_FILE,
+            "--journal",
+            str(journal),
+            *pace,
+        ],
         env={**os.environ, "HEADRACE_BOOTSTRAP": shop.bootstrap},
     )
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import harness
 import pytest
-
 from conftest import LocalKafka
+
 from infra.cluster import region
 from infra.cluster.layout import region_folder
 from infra.supervisor import Supervisor

@@ -53,7 +53,9 @@ def produce(bootstrap: str, topic: str, values: list[bytes], **options: int) -> 
 
 def consume(bootstrap: str, topic: str, group: str, count: int) -> list[bytes]:
     """Read `count` records and commit them."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"}
+    )
     with contextlib.closing(consumer):
         consumer.subscribe([topic])
         messages = consumer.consume(count, timeout=WAIT_S)
@@ -92,7 +94,14 @@ class Laptop:
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, "-m", "infra.cli", *arguments]
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.home.parent)
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.home.parent,
+        )
         self.started.append(child)
         return child
 
@@ -143,31 +152,50 @@ def test_the_largest_record_of_ours_fits(kafka: Any) -> None:
 def test_a_misspelt_topic_is_not_made(kafka: Any) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "message.timeout.ms": 2000})
     failures: list[Any] = []
-    producer.produce("cluster-mispelt", b"", on_delivery=lambda error, message: failures.append(error))
+    producer.produce(
+        "cluster-mispelt", b"", on_delivery=lambda error, message: failures.append(error)
+    )
     producer.flush(WAIT_S)
     assert len(failures) == 1
     assert failures[0] is not None
-    assert "cluster-mispelt" not in AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=WAIT_S).topics
+    assert (
+        "cluster-mispelt"
+        not in AdminClient({"bootstrap.servers": kafka.bootstrap})
+        .list_topics(timeout=WAIT_S)
+        .topics
+    )
 
 
 def test_the_lag_of_the_workers_is_shown(kafka: Any) -> None:
     group = kafka.new_group()
     make_topic(kafka.bootstrap, "cluster-lag", 3)
     settings = kafka.settings.model_copy(update={"group": group})
-    assert report(settings)["group"] == {"group": group, "state": "absent", "lag": None, "topics": []}
+    assert report(settings)["group"] == {
+        "group": group,
+        "state": "absent",
+        "lag": None,
+        "topics": [],
+    }
     produce(kafka.bootstrap, "cluster-lag", [b"x"] * 30, partition=0)
     consume(kafka.bootstrap, "cluster-lag", group, 30)
     # The group has no offset on partition 1 yet, and its records there are lag too.
     produce(kafka.bootstrap, "cluster-lag", [b"x"] * 5, partition=0)
     produce(kafka.bootstrap, "cluster-lag", [b"x"] * 7, partition=1)
     found = report(settings)["group"]
-    assert found == {"group": group, "state": "empty", "lag": 12, "topics": [{"topic": "cluster-lag", "partitions": 3, "lag": 12}]}
+    assert found == {
+        "group": group,
+        "state": "empty",
+        "lag": 12,
+        "topics": [{"topic": "cluster-lag", "partitions": 3, "lag": 12}],
+    }
 
 
 def test_a_cluster_of_somebody_else_is_shown_by_its_address(kafka: Any) -> None:
     found = report(load_settings(bootstrap=kafka.bootstrap, home=Path("/nowhere")))
     assert (found["up"], found["healthy"], found["controller"]) == (True, True, None)
-    assert [(one["port"], one["pid"]) for one in found["brokers"]] == [(int(kafka.bootstrap.split(":")[1]), None)]
+    assert [(one["port"], one["pid"]) for one in found["brokers"]] == [
+        (int(kafka.bootstrap.split(":")[1]), None)
+    ]
 
 
 def test_the_log_is_one_quiet_file(kafka: Any) -> None:
@@ -176,7 +204,11 @@ def test_the_log_is_one_quiet_file(kafka: Any) -> None:
     assert [path.name for path in log.parent.iterdir()] == ["server.log"]
     text = log.read_text()
     assert "Kafka Server started" in text
-    assert not [line for line in text.splitlines() if "SLF4J" in line or "StatusLogger" in line or line.startswith("WARNING")]
+    assert not [
+        line
+        for line in text.splitlines()
+        if "SLF4J" in line or "StatusLogger" in line or line.startswith("WARNING")
+    ]
 
 
 def test_a_day_at_the_terminal(laptop: Laptop) -> None:
@@ -195,9 +227,20 @@ def test_a_day_at_the_terminal(laptop: Laptop) -> None:
     assert "east healthy" in out
     assert "clicks" in out
     found = laptop.status(code=0)
-    assert (found["up"], found["healthy"], found["problems"], found["controller"]) == (True, True, [], 1)
+    assert (found["up"], found["healthy"], found["problems"], found["controller"]) == (
+        True,
+        True,
+        [],
+        1,
+    )
     assert found["brokers"][0]["pid"] == find_brokers(laptop.folder)[0].pid
-    assert {"topic": "clicks", "partitions": 2, "replicas": 1, "under_replicated": 0, "leaderless": 0} in found["topics"]
+    assert {
+        "topic": "clicks",
+        "partitions": 2,
+        "replicas": 1,
+        "under_replicated": 0,
+        "leaderless": 0,
+    } in found["topics"]
 
     assert "region east is down" in laptop.headrace("down")[1]
     assert find_brokers(laptop.folder) == []
@@ -223,7 +266,10 @@ def test_a_killed_broker_is_seen_and_started_again(fresh_kafka: Any) -> None:
     produce(fresh_kafka.bootstrap, "clicks", [b"kept"])
     (broker,) = report(fresh_kafka.settings)["brokers"]
     os.kill(broker["pid"], signal.SIGKILL)
-    wait_until(lambda: report(fresh_kafka.settings)["problems"] == ["no broker runs"], "the death to be seen")
+    wait_until(
+        lambda: report(fresh_kafka.settings)["problems"] == ["no broker runs"],
+        "the death to be seen",
+    )
     region.start(fresh_kafka.settings)
     assert consume(fresh_kafka.bootstrap, "clicks", "reader", 1) == [b"kept"]
     assert report(fresh_kafka.settings)["brokers"][0]["pid"] != broker["pid"]
@@ -280,7 +326,9 @@ def test_a_start_interrupted_while_it_formats_leaves_nothing_at_all(laptop: Lapt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_an_interrupted_start_leaves_nothing_running(laptop: Laptop, number: signal.Signals) -> None:
+def test_an_interrupted_start_leaves_nothing_running(
+    laptop: Laptop, number: signal.Signals
+) -> None:
     child = laptop.spawn("up")
     wait_until(lambda: bool(find_brokers(laptop.folder)), "a broker to be started")
     child.send_signal(number)
@@ -312,7 +360,9 @@ def test_a_kafka_and_a_java_of_the_users_own_are_used(laptop: Laptop, tmp_path: 
     given = region.runtime(load_settings())
     (tmp_path / "kafka").mkdir()
     (tmp_path / "kafka" / "libs").symlink_to(given.classpath[0].parent)
-    settings = laptop.settings.model_copy(update={"kafka_home": tmp_path / "kafka", "java": given.java, "cache": tmp_path / "cache"})
+    settings = laptop.settings.model_copy(
+        update={"kafka_home": tmp_path / "kafka", "java": given.java, "cache": tmp_path / "cache"}
+    )
     region.start(settings)
     (broker,) = find_brokers(laptop.folder)
     assert str(tmp_path / "kafka" / "libs") in broker.environ()["CLASSPATH"]
@@ -322,12 +372,30 @@ def test_a_kafka_and_a_java_of_the_users_own_are_used(laptop: Laptop, tmp_path: 
 def test_a_region_stops_though_its_starter_was_killed(tmp_path: Path) -> None:
     """The fixtures' promise: nothing is left of a test run, however it ends."""
     run = tmp_path / "test_run.py"
-    run.write_text("import os, signal\n\ndef test(kafka):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
-    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text().replace("__file__", repr(str(ROOT / "tests" / "conftest.py"))))
+    run.write_text(
+        "import os, signal\n\ndef test(kafka):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "conftest.py").write_text(
+        (ROOT / "tests" / "conftest.py")
+        .read_text()
+        .replace("__file__", repr(str(ROOT / "tests" / "conftest.py")))
+    )
     base = tmp_path / "base"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={base}", f"--rootdir={tmp_path}", str(run)]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=WAIT_S * 2, check=False, cwd=tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={base}",
+        f"--rootdir={tmp_path}",
+        str(run),
+    ]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, timeout=WAIT_S * 2, check=False, cwd=tmp_path
+    )
     assert done.returncode == -signal.SIGKILL
     home = base / "kafka0"
     wait_until(lambda: not (home / "east").exists(), "the region to be stopped and wiped")
@@ -359,7 +427,9 @@ def test_a_stop_never_signals_a_stranger(laptop: Laptop) -> None:
         path = laptop.folder / "region.json"
         content = json.loads(path.read_text())
         created = psutil.Process(stranger.pid).create_time()
-        content["processes"] = [{"pid": stranger.pid, "started_at": created, "mark": "-Dheadrace.broker=x"}]
+        content["processes"] = [
+            {"pid": stranger.pid, "started_at": created, "mark": "-Dheadrace.broker=x"}
+        ]
         path.write_text(json.dumps(content))
         assert laptop.status(code=3)["brokers"][0]["up"] is False
         laptop.headrace("down")
@@ -382,7 +452,9 @@ def test_three_brokers_survive_the_loss_of_one(laptop: Laptop) -> None:
     assert {row["replicas"] for row in found["topics"]} == {3}
 
     os.kill(found["brokers"][1]["pid"], signal.SIGKILL)
-    wait_until(lambda: report(laptop.settings)["topics"][0]["under_replicated"] > 0, "the loss to be seen")
+    wait_until(
+        lambda: report(laptop.settings)["topics"][0]["under_replicated"] > 0, "the loss to be seen"
+    )
     impaired = laptop.status(code=3)
     assert impaired["up"] is True
     assert "broker(s) 2 are down" in impaired["problems"]

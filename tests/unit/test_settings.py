@@ -23,11 +23,18 @@ def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(SettingsError) as caught:
         load_settings(partitions=0)
     message = str(caught.value)
-    assert all(part in message for part in ("HEADRACE_BATCHMAX", "batch_max", "'none'", "region", "partitions"))
+    assert all(
+        part in message
+        for part in ("HEADRACE_BATCHMAX", "batch_max", "'none'", "region", "partitions")
+    )
 
 
-def test_arguments_beat_the_environment_which_beats_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "headrace.toml").write_text('region = "from-file"\nlinger_ms = 3.5\nbatch_max = 7\n')
+def test_arguments_beat_the_environment_which_beats_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "headrace.toml").write_text(
+        'region = "from-file"\nlinger_ms = 3.5\nbatch_max = 7\n'
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADRACE_LINGER_MS", "4.5")
     monkeypatch.setenv("HEADRACE_BATCH_MAX", "8")
@@ -35,14 +42,18 @@ def test_arguments_beat_the_environment_which_beats_the_file(monkeypatch: pytest
     assert (found.region, found.linger_ms, found.batch_max) == ("from-file", 4.5, 9)
 
 
-def test_a_file_that_is_no_toml_is_one_clear_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_is_no_toml_is_one_clear_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "headrace.toml").write_text("region = ")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings()
 
 
-def test_unknown_names_in_the_file_are_faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unknown_names_in_the_file_are_faults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "other.toml").write_text('regoin = "east"\n')
     monkeypatch.setenv("HEADRACE_SETTINGS", str(tmp_path / "other.toml"))
     with pytest.raises(SettingsError, match="regoin"):
