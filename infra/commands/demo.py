@@ -107,7 +107,7 @@ def demo(
         live = console.is_terminal and not console.is_dumb_terminal and not plain
         with LiveScreen(board, console) if live else PlainScreen(board) as screen:
             if source.warning:
-                screen.say(source.warning)
+                screen.warn(source.warning)
             outcome = Demo(plan, source, settings, board, screen, interrupts).run()
     for line in summary(board.snapshot(), outcome.missing, len(source.history)):
         click.echo(line)
@@ -120,7 +120,7 @@ def demo(
         outcome.item,
         outcome.click,
         up=outcome.up,
-        local=outcome.local,
+        own_home=outcome.own_home,
     ):
         click.echo(line)
     if outcome.missing and not outcome.interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, Final
 from infra.demo import board as steps
 from infra.demo.board import Board
 from infra.demo.interrupts import Interrupts
+from infra.demo.screen import Screen
 from infra.demo.training import NAME, Training, missing_packages
 from schemas.codec import Codec
+from schemas.errors import HeadraceError
 from streams.announce import announce, announced, withdraw
 
 # So that the popular offers are seen before the personal ones.
@@ -19,17 +22,19 @@ POPULAR_SHOWN_S: Final = 5.0
 # An announcement is followed within a second or two.
 SWAP_TIMEOUT_S: Final = 20.0
 
-Say = Callable[[str], None]
-
 
 class Personal:
     """Trains, announces, and notices the first personal answer. `tick` does what is due."""
 
     def __init__(
-        self, board: Board, say: Say, folder: Path, clock: Callable[[], float] = time.monotonic
+        self,
+        board: Board,
+        screen: Screen,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
-        self._say = say
+        self._screen = screen
         self._folder = folder
         self._clock = clock
         self._training: Training | None = None
@@ -52,7 +57,7 @@ class Personal:
         with interrupts.held():
             self._training.start()
         self._over = False
-        self._say(f"a model is being trained on {clicks:,} clicks, in the background")
+        self._screen.say(f"a model is being trained on {clicks:,} clicks, in the background")
 
     def connect(self, config: dict[str, Any], codec: Codec) -> None:
         """Kafka is up: withdraw the model of an earlier demo, and leave anybody else's alone."""
@@ -95,7 +100,7 @@ class Personal:
             return
         record = announce(self._config, self._codec, training.out, time.time_ns() // 1_000_000)
         self._announced_at = self._clock()
-        self._say(
+        self._screen.say(
             f"announced {record['model']}@{record['version']}: the worker takes it between two batches"
         )
         self._board.begin("the model is announced")
@@ -116,7 +121,13 @@ class Personal:
         for name in (steps.TRAINED, steps.PERSONAL):
             self._board.drop(name)
         self._board.begin("")
-        self._say(reason)
+        self._screen.warn(reason)
+
+    def withdraw(self) -> None:
+        """Where Kafka is not the demo's: leave no model in force that was trained for show."""
+        if self._announced_at is not None and self._codec is not None:
+            with contextlib.suppress(HeadraceError):
+                withdraw(self._config, self._codec, NAME)
 
     def stop(self) -> None:
         """End a training that still runs. Idempotent."""

@@ -13,16 +13,14 @@ from typing import Final
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from infra.cluster import region
 from infra.cluster.folders import make_folder
-from infra.cluster.layout import region_folder
 from infra.cluster.locking import locked
-from infra.cluster.state import read_state
 from infra.demo import board as steps
 from infra.demo.board import Board
 from infra.demo.feed import Feed
 from infra.demo.howto import CLICK_FILE, write_click
 from infra.demo.interrupts import Interrupts
+from infra.demo.kafka import DemoKafka
 from infra.demo.listen import Listener
 from infra.demo.personal import Personal
 from infra.demo.screen import Screen
@@ -39,7 +37,7 @@ from streams.clicks.replay import ClickSender, open_producer, replay
 from streams.kafka import client_config, fetch_consumer_config
 from streams.preflight import check_topics
 from streams.settings import Settings
-from streams.topics_admin import create_topics
+from streams.topics_admin import cluster_metadata, create_topics
 
 # Beside the regions' folders; a region's name has no underscore.
 FOLDER: Final = "demo_run"
@@ -67,12 +65,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `up`: whether Kafka still runs at `bootstrap`; `click`: one as bytes."""
+    """How a run ended.
+
+    `own_home`: that of the demo's own Kafka, None where another was used; `up`: whether Kafka
+    still runs at `bootstrap`; `click`: a file with a click of `shopper` on `item` as it travels.
+    """
 
     interrupted: bool
     missing: int
     bootstrap: str
-    local: bool
+    own_home: Path | None
     up: bool
     shopper: str
     item: str
@@ -102,7 +104,6 @@ class Demo:
         self._plan = plan
         self._source = source
         self._settings = settings
-        self._local = not settings.bootstrap
         self._board = board
         self._screen = screen
         self._interrupts = interrupts
@@ -111,8 +112,8 @@ class Demo:
         home = settings.home.expanduser().resolve()
         make_folder(home, "HEADRACE_HOME")
         self._folder = home / FOLDER
-        self._personal = Personal(board, screen.say, self._folder, clock)
-        self._stays_up = plan.keep or not self._local
+        self._personal = Personal(board, screen, self._folder, clock)
+        self._kafka = DemoKafka(settings, self._folder, plan.keep)
         self._lag_at = float("-inf")
 
     def run(self) -> Outcome:
@@ -151,31 +152,21 @@ class Demo:
         self._personal.start(path, len(history), self._interrupts)
 
     def _start_kafka(self, stack: ExitStack) -> None:
-        settings = self._settings
-        if self._local:
-            state = read_state(region_folder(settings))
-            was_up = state is not None and any(state.living())
-            stack.callback(self._stop_kafka)
-            self._stays_up = was_up
-            region.start(settings, report=self._report)
-            self._stays_up = was_up or self._plan.keep
-            settings = self._settings = settings.model_copy(
-                update={"bootstrap": region.bootstrap(settings)}
-            )
-        self._board.title = f"{settings.region}, {settings.bootstrap}: {self._source.name}"
+        stack.callback(self._kafka.stop)
+        settings = self._settings = self._kafka.start(self._screen.say)
+        self._board.title = f"{self._source.name}, Kafka at {settings.bootstrap}"
         config = client_config(settings, settings.bootstrap) | {"log_level": 0}
-        self._report("creating the topics")
-        create_topics(AdminClient(config), settings)
+        cluster_metadata(AdminClient(config), settings.bootstrap)
         self._board.reach(steps.KAFKA, f"at {settings.bootstrap}")
+        self._screen.say("creating the topics")
+        create_topics(AdminClient(config), settings)
         check_topics(settings)
         self._board.reach(steps.TOPICS)
         if self._plan.train:
             self._personal.connect(config, self._codec)
+            if not self._kafka.own:
+                stack.callback(self._personal.withdraw)
         self._screen.tick()
-
-    def _stop_kafka(self) -> None:
-        if not self._stays_up:
-            region.stop(self._settings)
 
     def _start_path(self, stack: ExitStack) -> tuple[DemoWorker, Producer]:
         """Worker and listener; what was clicked before is sent and waited for."""
@@ -184,10 +175,10 @@ class Demo:
         listener = Listener(reading, self._codec, self._board.received, self._board.rejected)
         stack.callback(listener.stop)
         listener.start()
-        supervisor = Supervisor(report=self._screen.say, stop_timeout_s=STOP_TIMEOUT_S)
+        supervisor = Supervisor(report=self._screen.warn, stop_timeout_s=STOP_TIMEOUT_S)
         stack.callback(supervisor.stop)
         worker = DemoWorker(supervisor, settings.bootstrap, self._folder / "worker.log")
-        self._report("starting a worker")
+        self._screen.say("starting a worker")
         with self._interrupts.held():
             worker.start()
         producer = open_producer(settings, settings.bootstrap)
@@ -233,8 +224,8 @@ class Demo:
             producer, self._codec, source.live(self._again), plan.rate, plan.seed, self._board.sent
         )
         stack.callback(feed.stop)
-        self._board.follow(Story(source.shopper, moves=source.moves), feed.acknowledged)
-        self._report(f"{plan.rate:,.0f} clicks/s of {source.name}")
+        self._board.follow(Story(source.shopper), feed.acknowledged)
+        self._screen.say(f"{plan.rate:,.0f} clicks/s of {source.name}")
         began = self._clock()
         interrupted = False
         try:
@@ -275,16 +266,12 @@ class Demo:
             interrupted,
             missing,
             self._settings.bootstrap,
-            self._local,
-            self._stays_up,
+            self._folder if self._kafka.own else None,
+            self._kafka.stays_up,
             shopper,
             item,
             click,
         )
-
-    def _report(self, line: str) -> None:
-        self._board.begin(line)
-        self._screen.say(line)
 
     def _tick(self) -> None:
         self._personal.tick()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -40,7 +41,10 @@ class Screen(Protocol):
         """Show what is new."""
 
     def say(self, line: str) -> None:
-        """Show one line. From any thread."""
+        """Tell what is being done. From any thread."""
+
+    def warn(self, line: str) -> None:
+        """Tell what went wrong; it is told again at the end. From any thread."""
 
 
 class LiveScreen:
@@ -72,6 +76,10 @@ class LiveScreen:
 
     def say(self, line: str) -> None:
         """Into the view."""
+        self._board.begin(line)
+
+    def warn(self, line: str) -> None:
+        """Into the view, for a while."""
         self._board.note(line)
 
 
@@ -82,6 +90,7 @@ class PlainScreen:
         self._board = board
         self._clock = clock
         self._told: set[str] = set()
+        self._lock = threading.Lock()
         self._status_at = float("-inf")
         self._statuses = 0
 
@@ -112,14 +121,21 @@ class PlainScreen:
         self._statuses += 1
 
     def _tell_steps(self) -> None:
-        for step in self._board.snapshot().steps:
-            if step.at_s is not None and step.name not in self._told:
-                self._told.add(step.name)
-                click.echo(_stamped(step.at_s, step_line(step)))
+        with self._lock:
+            for step in self._board.snapshot().steps:
+                if step.at_s is not None and step.name not in self._told:
+                    self._told.add(step.name)
+                    click.echo(_stamped(step.at_s, step_line(step)))
 
     def say(self, line: str) -> None:
-        """One line with its time."""
+        """One line with its time, after what was reached before it."""
+        self._tell_steps()
         click.echo(_stamped(self._board.elapsed_s(), line))
+
+    def warn(self, line: str) -> None:
+        """The same, and it is kept."""
+        self._board.note(line)
+        self.say(line)
 
 
 def _stamped(at_s: float, line: str) -> str:

@@ -37,8 +37,7 @@ SOON_S: Final = 60.0
 class Source:
     """Clicks to show. `live` is called with `again`, which says whether a file starts over.
 
-    `items`: the catalogue's records, at a time in ms. `shopper`: whose story to tell; `moves`:
-    whether to turn to others later.
+    `items`: the catalogue's records, at a time in ms. `shopper`: whose story to tell first.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Source:
     live: Callable[[Callable[[], bool]], Iterator[ClickColumns]]
     items: Callable[[int], Iterator[Mapping[str, Any]]]
     shopper: str
-    moves: bool
     warning: str = ""
 
 
@@ -70,12 +68,11 @@ def simulated(shoppers: int, items: int, seed: int, rate: float) -> Source:
 
     history = concatenated(taken)
     return Source(
-        f"{shoppers:,} simulated shoppers, {items:,} items",
+        f"{shoppers:,} simulated shoppers",
         history,
         live,
         shop.catalogue.records,
         _shopper(history, rate),
-        moves=False,
     )
 
 
@@ -103,7 +100,6 @@ def from_file(path: Path, mapping: Mapping[str, str] | None, rate: float, train:
         live,
         lambda now_ms: iter(()),
         _shopper(rest.slice(0, min(len(rest), math.ceil(SOON_S * rate))), rate),
-        moves=True,
         warning=source.skipped.text() if source.skipped.count else "",
     )
 

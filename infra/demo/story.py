@@ -7,22 +7,22 @@ plainest sign that personal offers are worth more than popular ones.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from models.contract import TIER_MODEL
 
-# What the highest screen shows.
-EVENTS_MAX: Final = 30
-# A shopper who is silent for so long is left for another one.
-SILENT_S: Final = 10.0
-# Whom to turn to then: one who was seen to click as often as this.
-CLICKS_MIN: Final = 3
-USERS_MAX: Final = 20_000
+# What a high screen shows of one shopper, and how many shoppers are remembered.
+EVENTS_MAX: Final = 24
+USERS_MAX: Final = 5_000
+# A shopper who is silent for so long is left for another one, who clicks now and has a story.
+SILENT_S: Final = 6.0
+EVENTS_MIN: Final = 4
 # Fewer offers than this make no share.
 OFFERS_MIN: Final = 50
 
 VIEW: Final = "view"
+IMPRESSION: Final = "impression"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,53 +54,60 @@ class StoryView:
     now: Offer | None = None
 
 
-class Story:
-    """Follows one shopper. `shopper` empty, or `moves` and they fall silent: whoever clicks."""
+@dataclass(slots=True)
+class _Trace:
+    """What is remembered of a shopper: newest clicks, and the last offer of either kind."""
 
-    def __init__(self, shopper: str = "", *, moves: bool = True) -> None:
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_MAX))
+    before: Offer | None = None
+    now: Offer | None = None
+
+
+class Story:
+    """Follows one shopper, and turns to another when that one falls silent.
+
+    `shopper`: whom to follow first; empty: whoever clicks. The newest `USERS_MAX` are remembered,
+    so that whoever is turned to has a past.
+    """
+
+    def __init__(self, shopper: str = "") -> None:
         self._shopper = shopper
-        self._moves = moves or not shopper
-        self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
-        self._before: Offer | None = None
-        self._now: Offer | None = None
         self._heard_at: float | None = None
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._traces: OrderedDict[str, _Trace] = OrderedDict()
 
     def clicked(self, user: str, item: str, kind: str, ts_ms: int, at: float) -> None:
         """A click of any shopper, at `at` (monotonic s)."""
-        if user != self._shopper and not self._turns_to(user, at):
+        if kind == IMPRESSION:  # the shop's doing, not the shopper's
             return
-        self._heard_at = at
-        offered = kind == VIEW and self._now is not None and item in self._now.items
-        self._events.append(Event(ts_ms, kind, item, offered))
-
-    def _turns_to(self, user: str, at: float) -> bool:
-        if not self._moves:
-            return False
-        self._counts[user] = count = self._counts.pop(user, 0) + 1
-        if len(self._counts) > USERS_MAX:
-            self._counts.popitem(last=False)
-        if self._heard_at is None:
-            # A chosen shopper is waited for like one who has just clicked.
+        trace = self._trace(user)
+        offered = kind == VIEW and trace.now is not None and item in trace.now.items
+        trace.events.append(Event(ts_ms, kind, item, offered))
+        # A chosen shopper is waited for like one who has just clicked.
+        silent_s = at - (at if self._heard_at is None else self._heard_at)
+        if not self._shopper or (silent_s >= SILENT_S and len(trace.events) >= EVENTS_MIN):
+            self._shopper = user
+        if user == self._shopper or self._heard_at is None:
             self._heard_at = at
-        if self._shopper and (at - self._heard_at < SILENT_S or count < CLICKS_MIN):
-            return False
-        self._shopper = user
-        self._events.clear()
-        self._before = self._now = None
-        return True
 
     def offered(self, user: str, offer: Offer) -> None:
         """A recommendation to any shopper."""
-        if user != self._shopper:
-            return
-        if offer.tier == TIER_MODEL and self._now is not None and self._now.tier != TIER_MODEL:
-            self._before = self._now
-        self._now = offer
+        trace = self._trace(user)
+        trace.now = offer
+        if offer.tier != TIER_MODEL:
+            trace.before = offer
+
+    def _trace(self, user: str) -> _Trace:
+        trace = self._traces.pop(user, None) or _Trace()
+        self._traces[user] = trace
+        if len(self._traces) > USERS_MAX:
+            self._traces.popitem(last=False)
+        return trace
 
     def view(self) -> StoryView:
         """The story as it stands."""
-        return StoryView(self._shopper, tuple(self._events), self._before, self._now)
+        trace = self._traces.get(self._shopper) or _Trace()
+        before = trace.before if trace.before is not trace.now else None
+        return StoryView(self._shopper, tuple(trace.events), before, trace.now)
 
 
 @dataclass(frozen=True, slots=True)

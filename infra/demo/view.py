@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from infra.demo import board
 from infra.demo.board import PERSONAL, Snapshot, Step
 from infra.demo.latency import Quantiles
 from infra.demo.story import Event, HitRate, Offer, StoryView
@@ -22,8 +23,25 @@ from models.contract import TIER_MODEL
 
 # From so many lines on, milestones stand below one another.
 TALL: Final = 32
-_PATH_LINES: Final = 5
+# From so many columns on, clicks have their times.
+WIDE: Final = 100
+_PATH_LINES: Final = 6
 _STEPS_LINES: Final = 5
+# Milestones behind one another have to be short.
+_SHORT: Final = {
+    board.KAFKA: "Kafka",
+    board.TOPICS: "topics",
+    board.WORKER: "worker",
+    board.HISTORY: "history",
+    board.FIRST: "first offer",
+    board.TRAINED: "model trained",
+    board.PERSONAL: "first personal offer",
+}
+_KINDS: Final = {
+    "purchase": ("buy", "bold magenta"),
+    "cart": ("cart", "magenta"),
+    "remove": ("drop", "red"),
+}
 _LABEL: Final = "bold cyan"
 _DIM: Final = "bright_black"
 
@@ -38,7 +56,7 @@ def render(snapshot: Snapshot, width: int, height: int) -> RenderableType:
         Layout(_head(snapshot), size=1),
         Layout(_panel(_path(snapshot), "the path of a click"), size=_PATH_LINES),
         Layout(_panel(steps, "seconds from the start"), size=steps_lines),
-        Layout(_story(snapshot, height - 1 - _PATH_LINES - steps_lines)),
+        Layout(_story(snapshot, width, height - 1 - _PATH_LINES - steps_lines)),
     )
     return layout
 
@@ -78,11 +96,10 @@ def _path(snapshot: Snapshot) -> RenderableType:
         (snapshot.tier or "-", _tier_style(snapshot.tier)),
         f"  {plain(snapshot.model)}" if snapshot.model not in ("", snapshot.tier) else "",
     )
-    if snapshot.hits:
-        tier.append_text(Text.assemble(("   next view was offered  ", _LABEL), hits(snapshot.hits)))
-    for text in (latency, tier):
+    offers = Text.assemble(("next view was among the offers  ", _LABEL), hits(snapshot.hits) or "-")
+    for text in (latency, tier, offers):
         text.no_wrap, text.overflow = True, "ellipsis"
-    return Group(grid, latency, tier)
+    return Group(grid, latency, tier, offers)
 
 
 def _cells(*pairs: tuple[str, str]) -> list[Text]:
@@ -99,7 +116,7 @@ def _quantiles(found: Quantiles | None) -> list[str | tuple[str, str]]:
     parts: list[str | tuple[str, str]] = []
     for name, value in (("p50", found.p50_ms), ("p95", found.p95_ms), ("p99", found.p99_ms)):
         parts += [f"{name} ", (milliseconds(value), "bold"), "  "]
-    return [*parts, (f"of the newest {found.count:,}", _DIM)]
+    return [*parts, (f"last {found.count:,}", _DIM)]
 
 
 def milliseconds(value: float) -> str:
@@ -118,24 +135,27 @@ def _tier_style(tier: str) -> str:
     return "bold green" if tier == TIER_MODEL else "bold yellow"
 
 
-def _mark(step: Step) -> Text:
+def _mark(step: Step, name: str) -> Text:
     if step.at_s is None:
-        return Text(f"· {step.name}", _DIM)
+        return Text(f"· {name}", _DIM)
     style = "bold green" if step.name == PERSONAL else "green"
-    return Text.assemble(("✓ ", style), step.name, (f" {step.at_s:.1f}", "bold"))
+    return Text.assemble(("✓ ", style), name, (f" {step.at_s:.1f}", "bold"))
 
 
 def _steps_flow(snapshot: Snapshot) -> RenderableType:
     """Milestones behind one another, and what is being done: three lines."""
-    marks = Text("   ").join(_mark(step) for step in snapshot.steps)
-    # Two lines of milestones at 80 columns; the newest note matters more than those far ahead.
-    return Group(marks, _doing(snapshot))
+    marks = [_mark(step, _SHORT.get(step.name, step.name)) for step in snapshot.steps]
+    first = Text("  ").join(marks[:5])
+    rest = Text("  ").join(marks[5:])
+    for line in (first, rest):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(first, rest, _doing(snapshot))
 
 
 def _steps_list(snapshot: Snapshot) -> RenderableType:
     lines: list[Text] = []
     for step in snapshot.steps:
-        line = _mark(step)
+        line = _mark(step, step.name)
         if step.detail:
             line.append(f"  {plain(step.detail)}", _DIM)
         line.no_wrap, line.overflow = True, "ellipsis"
@@ -149,21 +169,23 @@ def _doing(snapshot: Snapshot) -> Text:
     return line
 
 
-def _story(snapshot: Snapshot, lines: int) -> RenderableType:
+def _story(snapshot: Snapshot, width: int, lines: int) -> RenderableType:
     story = snapshot.story
     if not story.shopper:
         return _panel(Text("nobody has clicked yet", _DIM), "one shopper")
-    # Two lines of frame, two of heading.
-    rows = max(1, lines - 4)
+    # Two lines of frame, one of heading.
+    rows = max(1, lines - 3)
     table = Table(expand=True, box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("clicked", ratio=5, no_wrap=True, overflow="ellipsis")
-    columns = [_clicked(story.events, snapshot.titles, rows)]
+    columns = [_clicked(story.events[-rows:], snapshot.titles, width >= WIDE)]
     for heading, offer in _offers(story):
         table.add_column(heading, ratio=4, no_wrap=True, overflow="ellipsis")
         columns.append(_items(offer, snapshot.titles, rows))
     for row in range(max(len(column) for column in columns)):
         table.add_row(*(column[row] if row < len(column) else Text() for column in columns))
-    return _panel(table, f"shopper {plain(story.shopper)}")
+    frame = _panel(table, f"shopper {plain(story.shopper)}")
+    frame.subtitle, frame.subtitle_align = "★ had just been offered", "right"
+    return frame
 
 
 def _offers(story: StoryView) -> list[tuple[Text, Offer]]:
@@ -181,23 +203,18 @@ def _offers(story: StoryView) -> list[tuple[Text, Offer]]:
     return offers
 
 
-def _clicked(events: Sequence[Event], titles: Mapping[str, str], rows: int) -> list[Text]:
+def _clicked(events: Sequence[Event], titles: Mapping[str, str], timed: bool) -> list[Text]:
+    """The clicks, newest first."""
     lines = []
-    for event in reversed(events[-rows:]):
-        moment = time.strftime("%H:%M:%S ", time.localtime(event.ts_ms / 1000))
-        line = Text.assemble(
-            (moment, _DIM),
-            (f"{event.kind:<8} ", _kind_style(event.kind)),
-            named(event.item, titles),
+    for event in reversed(events):
+        moment = time.strftime("%H:%M:%S ", time.localtime(event.ts_ms / 1000)) if timed else ""
+        kind, style = _KINDS.get(event.kind, (event.kind, ""))
+        star = "★ " if event.offered else "  "
+        title = named(event.item, titles)
+        lines.append(
+            Text.assemble((moment, _DIM), (f"{kind:<6}", style), (star, "bold yellow"), title)
         )
-        if event.offered:
-            line.append(" ★", "bold yellow")
-        lines.append(line)
     return lines
-
-
-def _kind_style(kind: str) -> str:
-    return {"purchase": "bold magenta", "cart": "magenta"}.get(kind, "")
 
 
 def _items(offer: Offer, titles: Mapping[str, str], rows: int) -> list[Text]:
