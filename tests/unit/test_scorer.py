@@ -251,3 +251,9 @@ def test_scoring_loads_neither_torch_nor_onnx(tmp_path: Path) -> None:
         timeout=60,
     )
     assert (shown.stdout.strip(), shown.stderr) == ("[]", "")
+
+
+def test_histories_without_a_known_item_are_left_to_the_next_tier(scorer: OnnxScorer) -> None:
+    ranking = scorer.rank([[], ids(1), [b"no such item", b""], ids(2)], 5)
+    assert ranking.answered.tolist() == [False, True, False, True]
+    assert scorer.rank([[]], 5).answered.tolist() == [False]
