@@ -236,13 +236,11 @@ def test_ctrl_c_ends_with_what_was_acknowledged(where: str, file: Path, tmp_path
     assert len(journal_of(journal)) == summary["handed"]
 
 
-def test_no_kafka_is_told_in_time(file: Path) -> None:
-    start_s = time.monotonic()
+def test_no_kafka_is_told(file: Path) -> None:
     done = cli_runner.run("127.0.0.1:9", "clicks", "replay", file)
     assert done.returncode == 1
-    assert done.stderr.startswith("headrace: Kafka at 127.0.0.1:9 does not answer")
+    assert done.stderr.startswith("headrace: Kafka at 127.0.0.1:9 does not answer within 5 s")
     assert len(done.stderr.splitlines()) == 1
-    assert time.monotonic() - start_s < 15
 
 
 def columns(count: int, **more: Any) -> ClickColumns:
@@ -278,11 +276,37 @@ def test_a_click_that_is_too_large_is_refused_and_the_rest_sent(
     assert len(read(where, topic)) == 2
 
 
+class Noting:
+    """A producer that notes when it was handed what."""
+
+    def __init__(self, producer: Any) -> None:
+        self.moments: list[float] = []
+        self._producer = producer
+
+    def produce(self, *arguments: Any) -> None:
+        self.moments.append(time.monotonic())
+        self._producer.produce(*arguments)
+
+    def poll(self, seconds: float) -> None:
+        self._producer.poll(seconds)
+
+    def flush(self, seconds: float) -> None:
+        self._producer.flush(seconds)
+
+    def __len__(self) -> int:
+        return len(self._producer)
+
+
 def test_a_rate_is_kept(where: str, topic: str) -> None:
-    sender = ClickSender(open_producer(load_settings(), where, topic), CODEC, topic=topic)
+    """On the real clock, and so with room for a busy machine; the unit tests know none."""
+    producer = Noting(open_producer(load_settings(), where, topic))
+    sender = ClickSender(producer, CODEC, topic=topic)
     delivery = replay([columns(10_000)], sender, AtRate(2_000.0))
     assert delivery.acknowledged == 10_000
-    assert delivery.rate == pytest.approx(2_000, rel=0.02)
+    first, last = producer.moments[0], producer.moments[-1]
+    assert 9_999 / (last - first) == pytest.approx(2_000, rel=0.04)
+    in_half_seconds = np.histogram(producer.moments, np.arange(first, last - 0.5, 0.5))[0]
+    assert in_half_seconds.max() < 1.6 * 1_000
 
 
 def test_a_full_queue_waits_and_loses_nothing(where: str, topic: str) -> None:
