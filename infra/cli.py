@@ -44,6 +44,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "model": ("infra.commands.model", "model", "Train and inspect models."),
     "state": ("infra.commands.state", "state", "Digest, compare and look into the feature state."),
+    "warehouse": (
+        "infra.commands.warehouse",
+        "warehouse",
+        "Clicks, answers and drills in ClickHouse.",
+    ),
     "settings": ("infra.commands.settings", "settings", "Show the settings in force."),
 }
 

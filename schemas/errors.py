@@ -10,6 +10,8 @@
     ├── KafkaError                 the cluster refused, or did not answer in time
     │   ├── TopicDriftError        a topic exists with another declaration
     │   └── DeliveryError          records were not acknowledged
+    ├── WarehouseError             ClickHouse refuses, is away, or belongs to another process
+    │   └── WarehouseAwayError     it does not answer; the same may work later
     ├── ClusterError               the local Kafka cannot be installed, started or stopped
     └── WorkerError                the worker must end: fenced, stalled or broken state
         ├── FencedError            it may have lost its partitions; it must not write
@@ -65,6 +67,14 @@ class TopicDriftError(KafkaError):
 
 class DeliveryError(KafkaError):
     """Records that were produced were not acknowledged."""
+
+
+class WarehouseError(HeadraceError):
+    """ClickHouse refused, or its folder belongs to another process."""
+
+
+class WarehouseAwayError(WarehouseError):
+    """ClickHouse does not answer; trying again later may work."""
 
 
 class ClusterError(HeadraceError):

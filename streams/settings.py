@@ -128,6 +128,43 @@ class Settings(BaseSettings):
         "auto", description="Where the model runs; auto: CUDA where the machine has it."
     )
 
+    # -- warehouse
+    warehouse_url: str = Field(
+        "",
+        description="ClickHouse server, `http://host:8123` or `https://host:8443`; empty: embedded, in the folder `warehouse` of the home folder.",
+    )
+    warehouse_user: str = Field("default", description="ClickHouse user.")
+    warehouse_password: SecretStr = Field(
+        SecretStr(""),
+        description="Its password; with an embedded warehouse, what its HTTP port asks for.",
+    )
+    warehouse_database: str = Field(
+        "headrace", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,60}$", description="ClickHouse database."
+    )
+    warehouse_cluster: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_-]{0,60}$",
+        description="ClickHouse cluster; set: the tables are replicated and distributed.",
+    )
+    warehouse_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="HTTP port of the embedded warehouse, on loopback; 0: any free one.",
+    )
+    warehouse_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Rows are kept for so many days after Kafka had them; 0: for ever. Minutes and hours stay.",
+    )
+    warehouse_linger_s: float = Field(
+        5.0,
+        ge=0.1,
+        le=600.0,
+        description="Longest wait to gather a batch for the warehouse.",
+    )
+
     # -- local Kafka
     home: Path = Field(
         default_factory=default_home,
