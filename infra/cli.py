@@ -49,6 +49,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "warehouse",
         "Clicks, answers and drills in ClickHouse.",
     ),
+    "analytics": (
+        "infra.commands.analytics",
+        "analytics",
+        "Ask the warehouse: click-through, funnels, retention, latency, drills.",
+    ),
     "settings": ("infra.commands.settings", "settings", "Show the settings in force."),
 }
 
