@@ -55,15 +55,21 @@ class Search:
 class AnswerReader:
     """Reads `recommendations` with one consumer that joins no group; a context manager.
 
-    `config`: a consumer's. Raises `KafkaError` where there is no Kafka or no such topic.
+    `config`: a consumer's; `open_consumer` makes it. Raises `KafkaError` where there is no Kafka
+    or no such topic.
     """
 
-    def __init__(self, config: dict[str, Any], codec: Codec) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        codec: Codec,
+        open_consumer: Callable[[dict[str, Any]], Any] = Consumer,
+    ) -> None:
         self.unreadable = 0
         self._trouble = ""
         self._codec = codec
         self._where = str(config["bootstrap.servers"])
-        self._consumer = Consumer(
+        self._consumer = open_consumer(
             # Its own log repeats each failed connection; a message says it once.
             config
             | {

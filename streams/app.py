@@ -29,7 +29,13 @@ from streams.follow import ModelFollower
 from streams.group import BatchTableManager, HeadraceApp
 from streams.health import HealthServer
 from streams.hop import Hop, HopConfig
-from streams.kafka import client_config, fetch_consumer_config, worker_producer_config
+from streams.kafka import (
+    changelog_producer_config,
+    client_config,
+    fetch_consumer_config,
+    hot_consumer_config,
+    worker_producer_config,
+)
 from streams.metrics import WorkerMetrics
 from streams.path import DataPath
 from streams.popular import PopularRecommender
@@ -79,14 +85,17 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
     metrics = WorkerMetrics(settings.region, settings.worker_id)
     loop_box: list[asyncio.AbstractEventLoop] = []
     fetcher = Fetcher(
-        fetch_consumer_config(settings, settings.bootstrap),
+        hot_consumer_config(settings, settings.bootstrap),
         lambda batch: _post(loop_box[0], batches.deliver_batch, batch),
         settings.batch_max,
-        settings.linger_ms / 1000,
     )
     app.path = DataPath(
         hop,
-        Emitter(worker_producer_config(settings, settings.bootstrap), changelog),
+        Emitter(
+            worker_producer_config(settings, settings.bootstrap),
+            changelog_producer_config(settings, settings.bootstrap),
+            changelog,
+        ),
         fetcher,
         metrics,
         changelog,

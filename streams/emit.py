@@ -19,47 +19,64 @@ QUEUE_FULL_TIMEOUT_S: Final = 30.0
 class Emitter:
     """Produces the effects of batches and tells when all of them are acknowledged."""
 
-    def __init__(self, config: dict[str, Any], changelog: str) -> None:
+    def __init__(
+        self, config: dict[str, Any], changelog_config: dict[str, Any], changelog: str
+    ) -> None:
         self._fault: str | None = None
         self._changelog = changelog
         self._producer = Producer(config | {"error_cb": self._on_error})
+        # Of its own, because it lingers longer: see `streams.kafka`.
+        self._changelog_producer = Producer(changelog_config | {"error_cb": self._on_error})
 
     def emit(self, effects: Effects) -> None:
         """Hand over all records of a batch. Raises `DeliveryError` if an earlier one was lost."""
         self.check()
-        # Changelog first: should the process die in between, the click is answered from its
-        # event's redelivery, and folding that again changes nothing.
-        for partition, user, window in effects.changelog:
-            self._produce(self._changelog, window, user, partition)
-        for user, value in effects.recommendations:
-            self._produce(RECOMMENDATIONS.name, value, user, -1)
-        for key, value in effects.dead_letters:
-            self._produce(DEAD_LETTERS.name, value, key, -1)
-        self._producer.poll(0)
+        delivered = self._on_delivery
+        topic = self._changelog
+        self._produce(
+            self._changelog_producer,
+            [(topic, w, user, partition, delivered) for partition, user, w in effects.changelog],
+        )
+        topic = RECOMMENDATIONS.name
+        self._produce(
+            self._producer,
+            [(topic, value, user, -1, delivered) for user, value in effects.recommendations],
+        )
+        if effects.dead_letters:
+            topic = DEAD_LETTERS.name
+            self._produce(
+                self._producer,
+                [(topic, value, key, -1, delivered) for key, value in effects.dead_letters],
+            )
 
-    def _produce(self, topic: str, value: bytes, key: bytes | None, partition: int) -> None:
-        try:
-            self._producer.produce(topic, value, key, partition, self._on_delivery)
-        except BufferError:
-            deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S
-            while time.monotonic() < deadline:
-                self._producer.poll(0.05)
+    def _produce(self, producer: Producer, records: list[Any]) -> None:
+        """Hand over records, each the positional arguments of `produce`."""
+        produce = producer.produce
+        done = 0
+        deadline = time.monotonic() + QUEUE_FULL_TIMEOUT_S
+        while done < len(records):
+            try:
+                for record in records[done:] if done else records:
+                    produce(*record)
+                    done += 1
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise DeliveryError(
+                        f"the producer's queue stayed full for {QUEUE_FULL_TIMEOUT_S:.0f} s: "
+                        "Kafka takes no records"
+                    ) from None
+                producer.poll(0.05)
                 self.check()
-                try:
-                    self._producer.produce(topic, value, key, partition, self._on_delivery)
-                except BufferError:
-                    continue
-                return
-            raise DeliveryError(
-                f"the producer's queue stayed full for {QUEUE_FULL_TIMEOUT_S:.0f} s: Kafka takes no records"
-            ) from None
+        producer.poll(0)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over is acknowledged; False when time ran out first.
 
         Raises `DeliveryError` when a record could not be delivered.
         """
-        left: int = self._producer.flush(timeout_s)
+        # The recommendations are well on their way while the changelog's linger is cut short.
+        left: int = self._changelog_producer.flush(timeout_s)
+        left += self._producer.flush(0 if left else timeout_s)
         self.check()
         return left == 0
 

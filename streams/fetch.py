@@ -1,8 +1,8 @@
-"""Records in: one thread that fetches batches, lingers adaptively, and restores changelogs.
+"""Records in: one thread that fetches batches, and restores changelogs.
 
-librdkafka fetches in the background; this thread waits for the first record, lets more gather for
-a few milliseconds, and hands the whole list to a callback. All calls to the consumer are made by
-this thread; other threads ask for them by `call`.
+librdkafka fetches in the background; the broker lets a few records gather before it answers (see
+`streams.kafka`); this thread hands what came as one list to a callback. All calls to the consumer
+are made by this thread; other threads ask for them by `call`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from streams.state.windows import Windows
 POLL_TIMEOUT_S: Final = 0.1
 # Batches that may wait for the loop: one is being processed while the next gathers.
 BATCHES_AHEAD: Final = 2
-# Lingering aims at this many records a batch: enough to spread a pass's fixed cost.
-LINGER_RECORDS: Final = 8
+# A fetch's records reach the queue one partition after the other, within this time.
+GATHER_S: Final = 0.0005
 RESTORE_RECORDS: Final = 20_000
 RESTORE_SILENCE_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Fetched records in partition order, the assignment they belong to, and when (monotonic s)."""
+    """Fetched records, in order within each partition, and the assignment they belong to."""
 
     records: list[Message]
     epoch: int
-    fetched_at: float
 
 
 class Fetcher:
@@ -48,12 +47,10 @@ class Fetcher:
         config: dict[str, Any],
         deliver: Callable[[Batch], None],
         batch_max: int,
-        linger_s: float,
     ) -> None:
         self._config = config
         self._deliver = deliver
         self._batch_max = batch_max
-        self._linger_s = linger_s
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
             queue.SimpleQueue()
         )
@@ -61,8 +58,6 @@ class Fetcher:
         self._stopping = threading.Event()
         self._assigned = False
         self._epoch = 0
-        self._rate = 0.0  # records per second, smoothed
-        self._last_batch_at = 0.0
         self._consumer: Consumer | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-fetch", daemon=True)
 
@@ -159,6 +154,7 @@ class Fetcher:
                 "queued.min.messages": 100_000,
                 "queued.max.messages.kbytes": 65_536,
                 "fetch.wait.max.ms": 50,
+                "fetch.min.bytes": 1,
             }
         )
         try:
@@ -205,29 +201,16 @@ class Fetcher:
         if not self._slots.acquire(timeout=POLL_TIMEOUT_S):
             return
         client = self._client()
-        # `consume` waits for the full number or the full time; so first for one record, then,
-        # as long as lingering pays, for more.
+        # `consume` waits for the full number or the full time; so first for one record, then a
+        # moment for what came with it. The lingering itself is the broker's (`LINGER_BYTES`).
         records = client.consume(1, POLL_TIMEOUT_S)
         if records:
-            linger_s = self._linger()
-            records += client.consume(self._batch_max - 1, linger_s)
-            good = [record for record in records if record.error() is None]
+            records += client.consume(self._batch_max - 1, GATHER_S)
+        good = [record for record in records if record.error() is None]
+        if good:
+            self._deliver(Batch(good, self._epoch))
         else:
-            good = []
-        if not good:
             self._slots.release()
-            return
-        now = time.monotonic()
-        elapsed = max(now - self._last_batch_at, 1e-4)
-        self._last_batch_at = now
-        self._rate += 0.2 * (len(good) / elapsed - self._rate)
-        self._deliver(Batch(good, self._epoch, now))
-
-    def _linger(self) -> float:
-        """Seconds to wait for more: as long as `LINGER_RECORDS` take to come, within the setting."""
-        if self._rate <= 0:
-            return self._linger_s
-        return min(self._linger_s, LINGER_RECORDS / self._rate)
 
 
 def _execute(function: Callable[[], Any], future: Future[Any]) -> None:

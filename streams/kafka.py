@@ -14,6 +14,12 @@ from streams.settings import Settings
 PARTITIONER: Final = "murmur2_random"
 # Dead letters carry whole poisoned records.
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+# About ten clicks, with Kafka's own wrapping: a pass has a fixed cost (cold caches after each
+# wait, a model call, a request for each partition) that they share.
+LINGER_BYTES: Final = 1536
+# Nothing waits for a changelog record but the next commit, which flushes; so they gather into few
+# requests. A worker that dies before they are sent folds the same clicks again.
+CHANGELOG_LINGER_MS: Final = 100
 _client_log = logging.getLogger("librdkafka")
 
 
@@ -61,6 +67,11 @@ def worker_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]
     }
 
 
+def changelog_producer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
+    """The producer of changelog records: like the worker's, but in no hurry."""
+    return worker_producer_config(settings, bootstrap) | {"linger.ms": CHANGELOG_LINGER_MS}
+
+
 def fetch_consumer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
     """A consumer that is told its partitions and never commits by itself."""
     return client_config(settings, bootstrap) | {
@@ -80,4 +91,16 @@ def fetch_consumer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
         "fetch.message.max.bytes": MESSAGE_BYTES_MAX,
         "allow.auto.create.topics": False,
         "isolation.level": "read_committed",
+    }
+
+
+def hot_consumer_config(settings: Settings, bootstrap: str) -> dict[str, Any]:
+    """The consumer of the hot path: the broker lets clicks gather before it answers.
+
+    It answers when about ten clicks are there or when the linger is over: at high rates at once, at a
+    trickle fifty times a second instead of for each click.
+    """
+    return fetch_consumer_config(settings, bootstrap) | {
+        "fetch.wait.max.ms": max(1, int(settings.linger_ms)),
+        "fetch.min.bytes": LINGER_BYTES,
     }

@@ -39,6 +39,7 @@ class WorkerMetrics:
         self._recommendations = counter(
             "recommendations_total", "Clicks answered, by tier.", "tier"
         )
+        self._by_tier: dict[str, Counter] = {}
         self._dead_letters = counter("dead_letters_total", "Records rejected, by reason.", "reason")
         self._failures = counter(
             "recommender_failures_total", "Batches that a recommender failed.", "label"
@@ -74,7 +75,10 @@ class WorkerMetrics:
 
     def answered(self, tier: str, count: int) -> None:
         """Count answers of a tier."""
-        self._recommendations.labels(**self._labels, tier=tier).inc(count)
+        child = self._by_tier.get(tier)
+        if child is None:
+            child = self._by_tier[tier] = self._recommendations.labels(**self._labels, tier=tier)
+        child.inc(count)
 
     def rejected(self, reason: str) -> None:
         """Count a rejected record."""

@@ -95,7 +95,10 @@ class Settings(BaseSettings):
         512, ge=1, le=10_000, description="Most clicks in one pass (one model call)."
     )
     linger_ms: float = Field(
-        10.0, ge=0.0, le=1000.0, description="Longest wait to gather a batch, from its first click."
+        20.0,
+        ge=0.0,
+        le=1000.0,
+        description="Longest time for which clicks gather on the broker before they are fetched.",
     )
     commit_interval_s: float = Field(
         1.0, ge=0.05, le=60.0, description="Time between offset commits."

@@ -168,7 +168,7 @@ class World:
 
     def batch(self, *offsets: int, partition: int = 0) -> Batch:
         records: Any = [Record(partition, offset) for offset in offsets]
-        return Batch(records, self.fetcher.epoch, self.now)
+        return Batch(records, self.fetcher.epoch)
 
 
 def run(scenario: Callable[[World], Any]) -> World:
