@@ -57,7 +57,7 @@ bench-all: bench  ## Also the naive Faust program and a million users of state
 
 lock: $(STAMP)  ## Resolve the dependencies anew, with hashes and without addresses
 	@for name in dev train gpu base; do \
-		case $$name in dev) extras="--extra train --extra dev" ;; base) extras= ;; *) extras="--extra $$name" ;; esac; \
+		case $$name in dev) extras="--extra train --extra analytics --extra dev" ;; base) extras= ;; *) extras="--extra $$name" ;; esac; \
 		constraint=$$([ $$name = dev ] || echo "--constraint $(LOCKS)/dev.txt"); \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
