@@ -1,4 +1,4 @@
-"""`headrace model`: train a model folder, look into one."""
+"""`headrace model`: train a model folder, look into one, announce it to the workers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from infra.commands.announcing import announce_command, withdraw_command
 from infra.commands.clicks import Mapping
 from models.folder import GRAPH, NAME, Manifest, load_manifest
 from schemas.errors import ModelError
@@ -28,7 +29,11 @@ WIDTH: Final = 120
 
 @click.group()
 def model() -> None:
-    """Train and inspect models."""
+    """Train, inspect and announce models."""
+
+
+model.add_command(announce_command)
+model.add_command(withdraw_command)
 
 
 @model.command()

@@ -130,11 +130,13 @@ def _connection(region: str | None, servers: str | None) -> tuple[dict[str, Any]
 def _is_read() -> bool:
     """Whether anybody still reads our output: at a quiet time no failing write would tell."""
     poller = select.poll()
+    events: list[tuple[int, int]] = []
     # A standard output that is no file cannot be asked.
     with suppress(OSError, ValueError):
         poller.register(sys.stdout.fileno(), 0)
-        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0)):
-            raise BrokenPipeError
+        events = poller.poll(0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in events):
+        raise BrokenPipeError
     return True
 
 

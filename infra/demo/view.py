@@ -23,7 +23,7 @@ from models.contract import TIER_MODEL
 
 # From so many lines on, milestones stand below one another.
 TALL: Final = 32
-# From so many columns on, clicks have their times.
+# From so many columns on, clicks have their times and items their ranks.
 WIDE: Final = 100
 _PATH_LINES: Final = 6
 _STEPS_LINES: Final = 5
@@ -180,7 +180,7 @@ def _story(snapshot: Snapshot, width: int, lines: int) -> RenderableType:
     columns = [_clicked(story.events[-rows:], snapshot.titles, width >= WIDE)]
     for heading, offer in _offers(story):
         table.add_column(heading, ratio=4, no_wrap=True, overflow="ellipsis")
-        columns.append(_items(offer, snapshot.titles, rows))
+        columns.append(_items(offer, snapshot.titles, rows, width >= WIDE))
     for row in range(max(len(column) for column in columns)):
         table.add_row(*(column[row] if row < len(column) else Text() for column in columns))
     frame = _panel(table, f"shopper {plain(story.shopper)}")
@@ -217,10 +217,12 @@ def _clicked(events: Sequence[Event], titles: Mapping[str, str], timed: bool) ->
     return lines
 
 
-def _items(offer: Offer, titles: Mapping[str, str], rows: int) -> list[Text]:
+def _items(offer: Offer, titles: Mapping[str, str], rows: int, numbered: bool) -> list[Text]:
+    """The items offered, best first."""
     if not offer.items:
         return [Text("nothing yet", _DIM)]
-    return [Text(f"{at:>2} {named(item, titles)}") for at, item in enumerate(offer.items[:rows], 1)]
+    shown = [named(item, titles) for item in offer.items[:rows]]
+    return [Text(f"{at:>2} {title}" if numbered else title) for at, title in enumerate(shown, 1)]
 
 
 def named(item: str, titles: Mapping[str, str]) -> str:
