@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test check format up down bench bench-all lock clean
+.PHONY: help setup demo test check format up down bench bench-all bench-analytics lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench: $(STAMP)  ## The worker beside a plain loop: cost and latency, interleave
 bench-all: bench  ## Also the naive Faust program and a million users of state
 	$(BIN)/python bench/worker.py --naive
 	$(BIN)/python bench/state.py
+
+bench-analytics: $(STAMP)  ## Each named question on ten million simulated events
+	$(BIN)/python bench/analytics.py
 
 lock: $(STAMP)  ## Resolve the dependencies anew, with hashes and without addresses
 	@for name in dev train gpu base; do \

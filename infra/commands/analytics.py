@@ -163,6 +163,18 @@ def answer_question(
         _show(question.name, request, answer, json_, csv_)
 
 
+def default_request(question: Question) -> Request:
+    """A question as it is asked without any option."""
+    return _request(
+        question,
+        since=question.since,
+        until="",
+        limit=ROWS_MAX,
+        by=",".join(question.by),
+        **question.options,
+    )
+
+
 def _request(
     question: Question,
     *,
