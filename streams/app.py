@@ -21,6 +21,7 @@ from models.contract import Recommender
 from models.scorer import OnnxScorer
 from schemas.codec import Codec
 from schemas.errors import HeadraceError, SettingsError
+from schemas.registry import codec_from_settings
 from schemas.topics import CLICKS, changelog_topic, mirrored_topic
 from streams.agents import declare
 from streams.emit import Emitter
@@ -68,7 +69,7 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
         raise SettingsError(
             "HEADRACE_BOOTSTRAP is not set: where is Kafka? (host:port, comma-separated)"
         )
-    codec = codec or Codec.from_lock()
+    codec = codec or codec_from_settings(settings.registry_url)
     changelog = changelog_topic(settings.group)
     topics = [CLICKS.name, *(mirrored_topic(peer, CLICKS.name) for peer in settings.peers)]
     app = _faust_app(settings)

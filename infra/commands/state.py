@@ -13,7 +13,7 @@ from rich.table import Table
 
 from infra.cluster.region import bootstrap
 from schemas.clicks import EVENT_TYPES
-from schemas.codec import Codec
+from schemas.registry import codec_from_settings
 from schemas.topics import CLICKS, changelog_topic, mirrored_topic
 from streams.kafka import fetch_consumer_config
 from streams.readback import read_topic
@@ -114,7 +114,7 @@ def verify_command(
     )
     oracle = oracle_of(
         (record for topic in topics for record in read_topic(config, topic)),
-        Codec.from_lock(),
+        codec_from_settings(settings.registry_url),
         limits,
     )
     found = _read_state(settings, config)
