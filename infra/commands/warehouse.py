@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 import click
 
+from infra.cluster.region import bootstrap
+from infra.commands.sending import interruptible
+from infra.commands.worker import configure_logging
 from infra.warehouse.engine import open_engine
 from infra.warehouse.migrate import drift_of, migrate
+from infra.warehouse.run import run_sink
 from infra.warehouse.store import connect
 from streams.settings import load_settings
 
@@ -18,6 +23,38 @@ DRIFT_EXIT_CODE = 3
 @click.group()
 def warehouse() -> None:
     """Clicks, answers, dead letters and drills in ClickHouse."""
+
+
+@warehouse.command("run")
+@click.option("--region", help="Region whose Kafka to read (HEADRACE_REGION).")
+@click.option(
+    "--peer", "peers", multiple=True, help="Another region, whose mirrored clicks come too."
+)
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
+@click.option("--once", is_flag=True, help="Take what Kafka has now, and end.")
+@click.option("--anew", multiple=True, metavar="TOPIC", help="Read this topic from its beginning.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: what was done, for programs.")
+def run_command(
+    region: str | None,
+    peers: tuple[str, ...],
+    servers: str | None,
+    once: bool,
+    anew: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Take clicks, answers, alerts, dead letters, models and drills from Kafka into ClickHouse.
+
+    SIGTERM and Ctrl-C load what was gathered, and end. An embedded ClickHouse answers
+    the other commands' queries on a port of loopback meanwhile.
+    """
+    settings = load_settings(region=region, peers=peers or None, bootstrap=servers)
+    configure_logging("INFO")
+    with interruptible() as stopped:
+        progress = run_sink(settings, bootstrap(settings), stopped, once=once, anew=frozenset(anew))
+    if as_json:
+        click.echo(json.dumps(asdict(progress)))
+    else:
+        click.echo(f"{progress.records:,} records in {progress.batches:,} batches", err=True)
 
 
 @warehouse.command("migrate")

@@ -7,8 +7,9 @@ come out as `WarehouseError`, or `WarehouseAwayError` where the same may work la
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.warehouse.owner import Ownership, held
@@ -32,13 +33,14 @@ OWNER_TIMEOUT_S: Final = 10.0
 class WriteEngine:
     """Statements and inserts on one connection; one thread at a time.
 
-    `lock` is held during each call, and is shared with whoever else uses the embedded engine.
+    `spool`: where an embedded ClickHouse finds what is inserted. `lock` is held during each call, and is shared with whoever else uses the embedded engine.
     """
 
-    def __init__(self, client: Client, where: str) -> None:
+    def __init__(self, client: Client, where: str, spool: Path | None = None) -> None:
         self.where = where
         self.lock = threading.Lock()
         self._client = client
+        self._spool = spool
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement without a result."""
@@ -57,22 +59,38 @@ class WriteEngine:
             raise translated(error, self.where) from None
         return [tuple(row) for row in found]
 
-    def insert(
-        self,
-        table: str,
-        columns: Sequence[str],
-        block: bytes,
-        form: str,
-        settings: Mapping[str, Any],
+    def insert_select(
+        self, insert: str, select: str, structure: str, data: bytes, settings: Mapping[str, Any]
     ) -> None:
-        """Insert bytes of ClickHouse's input format `form`."""
+        """Insert what `select` makes of an Avro file, which it names `{block}`.
+
+        An embedded ClickHouse reads it from a file beside its folder, a server from the request.
+        """
+        options = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
         try:
             with self.lock:
-                self._client.raw_insert(
-                    table, list(columns), block, settings=dict(settings), fmt=form
-                )
+                if self._spool is None:
+                    select = select.replace("{block}", f"input({_literal(structure)})")
+                    self._client.command(
+                        f"{insert} {select} SETTINGS {options} FORMAT Avro", data=data
+                    )
+                    return
+                self._spool.write_bytes(data)
+                try:
+                    block = f"file({_literal(str(self._spool))}, 'Avro', {_literal(structure)})"
+                    select = select.replace("{block}", block)
+                    self._client.command(f"{insert} {select} SETTINGS {options}")
+                finally:
+                    self._spool.unlink(missing_ok=True)
         except Exception as error:
             raise translated(error, self.where) from None
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 @contextmanager
@@ -104,4 +122,4 @@ def open_engine(
             raise WarehouseError(f"the warehouse folder {folder} cannot be made: {error}") from None
         client = open_folder(folder, settings.warehouse_database, create=True)
         with closing(client):
-            yield WriteEngine(client, str(folder)), ownership
+            yield WriteEngine(client, str(folder), folder.with_name("warehouse.batch")), ownership

@@ -174,7 +174,7 @@ def translated(error: Exception, where: str) -> WarehouseError:
         return WarehouseError(
             f"{where} refuses the user or password: set HEADRACE_WAREHOUSE_USER and HEADRACE_WAREHOUSE_PASSWORD"
         )
-    if "Code: 243" in text or "No space left" in text:
+    if "Code: 243" in text or "No space left" in text or "NOT_ENOUGH_SPACE" in text:
         return WarehouseAwayError(f"{where} has no space left on its disk: {text}")
     if "Code:" not in text and (name == "OperationalError" or any(word in text for word in _AWAY)):
         return WarehouseAwayError(f"{where} does not answer: {text}")
