@@ -56,6 +56,8 @@ def summary(snapshot: Snapshot, missing: int, history: int) -> Iterator[str]:
         yield f"          and {history:,} of history before them"
     yield f"latency   click to recommendation: {_quantiles(snapshot.overall)}"
     yield "tiers     " + ", ".join(f"{tier} {count:,}" for tier, count in snapshot.by_tier.items())
+    if story := story_line(snapshot):
+        yield f"story     {story}"
     if snapshot.hits:
         yield f"offers    the next view was among the items offered: {hits(snapshot.hits)}"
 

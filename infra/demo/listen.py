@@ -17,6 +17,8 @@ from streams.readback import partitions_of
 POLL_S: Final = 0.1
 FETCHED_MAX: Final = 1_000
 REQUEST_TIMEOUT_S: Final = 5.0
+ENDS_TIMEOUT_S: Final = 15.0
+RETRY_S: Final = 0.1
 STOP_TIMEOUT_S: Final = 5.0
 
 # (event id, recommendation, monotonic seconds at which it came)
@@ -44,22 +46,29 @@ class Listener:
 
     def start(self) -> None:
         """Find the ends, so that nothing sent from now on is missed, and listen."""
-        try:
-            ends = [
-                self._end(topic, partition)
-                for topic in (RECOMMENDATIONS.name, DEAD_LETTERS.name)
-                for partition in partitions_of(self._consumer, topic)
-            ]
-        except KafkaException as error:
-            raise KafkaError(f"Kafka does not answer: {error.args[0].str()}") from None
+        deadline = self._clock() + ENDS_TIMEOUT_S
+        ends = [
+            self._end(topic, partition, deadline)
+            for topic in (RECOMMENDATIONS.name, DEAD_LETTERS.name)
+            for partition in partitions_of(self._consumer, topic)
+        ]
         self._consumer.assign(ends)
         self._thread.start()
 
-    def _end(self, topic: str, partition: int) -> TopicPartition:
-        _, end = self._consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S
-        )
-        return TopicPartition(topic, partition, end)
+    def _end(self, topic: str, partition: int, deadline: float) -> TopicPartition:
+        while True:
+            try:
+                _, end = self._consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S
+                )
+                return TopicPartition(topic, partition, end)
+            except KafkaException as error:
+                # A topic that was just made has leaders that do not know it yet.
+                if self._clock() >= deadline:
+                    raise KafkaError(
+                        f"no end of {topic}, partition {partition}: {error.args[0].str()}"
+                    ) from None
+                self._stopping.wait(RETRY_S)
 
     def stop(self) -> None:
         """Stop listening. Idempotent."""
