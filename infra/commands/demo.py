@@ -95,7 +95,8 @@ def demo(
         raise click.UsageError("--map is about the columns of a file: give one with --events")
     started_at = time.monotonic() - (time.time() - psutil.Process().create_time())
     settings = load_settings()
-    plan = Plan(rate, seconds, seed, not no_train, keep)
+    # A model that the settings name is not to be replaced by one for show.
+    plan = Plan(rate, seconds, seed, not no_train and settings.model_dir is None, keep)
     if file is None:
         source = simulated(shoppers, items, seed, rate)
     else:

@@ -32,7 +32,11 @@ class Personal:
         screen: Screen,
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
+        missing: Callable[[], list[str]] = missing_packages,
+        open_training: Callable[..., Training] = Training,
     ) -> None:
+        self._missing = missing
+        self._open_training = open_training
         self._board = board
         self._screen = screen
         self._folder = folder
@@ -45,7 +49,7 @@ class Personal:
 
     def start(self, history: Path, clicks: int, interrupts: Interrupts) -> None:
         """Start to train on the file `history`, or say why not."""
-        missing = missing_packages()
+        missing = self._missing()
         if missing:
             self._give_up(
                 f"no model will be trained: {' and '.join(missing)} are not installed "
@@ -53,7 +57,9 @@ class Personal:
             )
             return
         out = self._folder / "models" / time.strftime("%Y%m%d-%H%M%S")
-        self._training = Training(history, clicks, out, self._folder / "train.log", self._clock)
+        self._training = self._open_training(
+            history, clicks, out, self._folder / "train.log", self._clock
+        )
         with interrupts.held():
             self._training.start()
         self._over = False

@@ -139,7 +139,9 @@ class Demo:
             raise ClusterError(
                 f"another demo runs with {self._folder.parent}: end it, or set HEADRACE_HOME to another folder"
             ) from None
+        # What an earlier run left is of no use to this one.
         shutil.rmtree(self._folder / "models", ignore_errors=True)
+        (self._folder / "worker.log").unlink(missing_ok=True)
 
     def _train(self, stack: ExitStack) -> None:
         """Training needs no Kafka, so it begins while that is fetched and started."""

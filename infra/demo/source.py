@@ -100,8 +100,15 @@ def from_file(path: Path, mapping: Mapping[str, str] | None, rate: float, train:
         live,
         lambda now_ms: iter(()),
         _shopper(rest.slice(0, min(len(rest), math.ceil(SOON_S * rate))), rate),
-        warning=source.skipped.text() if source.skipped.count else "",
+        warning="; ".join(_warnings(path, len(clicks), source)),
     )
+
+
+def _warnings(path: Path, count: int, source: ClickSource) -> Iterator[str]:
+    if count == FILE_CLICKS_MAX:
+        yield f"of {path.name} only the first {count:,} clicks are taken"
+    if source.skipped.count:
+        yield source.skipped.text()
 
 
 def _shopper(clicks: ClickColumns, rate: float) -> str:

@@ -192,17 +192,16 @@ def test_shows_a_run_and_then_another_of_a_file(tmp_path: Path, demos: list[Run]
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("words", "number", "code"),
     [
-        ("starting 1 broker", 130),
-        ("starting a worker", 130),
-        ("worker ready", 130),
-        ("first recommendation", 0),
+        ("starting 1 broker", signal.SIGINT, 130),
+        ("starting a worker", signal.SIGTERM, 130),
+        ("worker ready", signal.SIGINT, 130),
+        ("first recommendation", signal.SIGINT, 0),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_at_any_moment_leaves_nothing(
-    words: str, code: int, number: signal.Signals, tmp_path: Path, demos: list[Run]
+    words: str, number: signal.Signals, code: int, tmp_path: Path, demos: list[Run]
 ) -> None:
     home = tmp_path / "home"
     run = Run(home, free_base_port(), "--plain")

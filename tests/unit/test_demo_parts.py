@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -15,8 +15,10 @@ from infra.demo.board import NOTE_S, Board
 from infra.demo.feed import WatchedProducer
 from infra.demo.interrupts import Interrupts
 from infra.demo.latency import Latencies
+from infra.demo.personal import Personal
 from infra.demo.source import FILE_HISTORY_SHARE, HISTORY_CLICKS, from_file, simulated
 from infra.demo.story import EVENTS_MIN, OFFERS_MIN, SILENT_S, Hits, Offer, Story
+from infra.demo.training import Training
 from schemas.clicks import RawClick
 from schemas.codec import Codec
 from schemas.errors import SourceError
@@ -240,6 +242,106 @@ def test_without_training_all_of_a_file_is_live(tmp_path: Path) -> None:
 def test_a_file_without_clicks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no clicks"):
         from_file(write(tmp_path / "c.csv", 0), None, 200.0, train=True)
+
+
+# -- the model's way
+
+
+class Lines:
+    """A screen that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def warn(self, line: str) -> None:
+        self.warned.append(line)
+
+
+class FakeTraining(Training):
+    """Runs as long as the test says, and ends as it says."""
+
+    state = "running"
+
+    def start(self) -> None:
+        pass
+
+    def running(self) -> bool:
+        return self.state == "running"
+
+    def done(self) -> bool:
+        return self.state == "done"
+
+    def reason(self) -> str:
+        return "too few clicks"
+
+
+def personal(
+    tmp_path: Path, missing: list[str], made: list[FakeTraining] | None = None
+) -> tuple[Personal, Board, Lines]:
+    board = Board(Clock(), 100.0, (steps.FIRST, steps.TRAINED, steps.PERSONAL))
+    lines = Lines()
+
+    def open_training(*given: Any) -> Training:
+        training = FakeTraining(*given)
+        assert made is not None
+        made.append(training)
+        return training
+
+    return Personal(board, lines, tmp_path, Clock(), lambda: missing, open_training), board, lines
+
+
+def names(board: Board) -> list[str]:
+    return [step.name for step in board.snapshot().steps]
+
+
+def test_without_torch_it_says_so_and_expects_no_personal_offer(tmp_path: Path) -> None:
+    model, board, lines = personal(tmp_path, ["torch"])
+    model.start(tmp_path / "history.parquet", 30_000, Interrupts())
+    (line,) = lines.warned
+    assert "torch" in line
+    assert "`train` extra" in line
+    assert names(board) == [steps.FIRST]
+    assert not model.coming()
+
+
+def test_a_training_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
+    made: list[FakeTraining] = []
+    model, board, lines = personal(tmp_path, [], made)
+    model.start(tmp_path / "history.parquet", 30_000, Interrupts())
+    model.tick()
+    assert model.coming()
+    assert "training a model on 30,000 clicks" in board.snapshot().activity
+    made[0].state = "failed"
+    model.tick()
+    assert not model.coming()
+    assert lines.warned == ["training failed: too few clicks; popular offers stay"]
+    assert names(board) == [steps.FIRST]
+
+
+def test_a_model_waits_until_popular_offers_were_seen(tmp_path: Path) -> None:
+    made: list[FakeTraining] = []
+    model, board, lines = personal(tmp_path, [], made)
+    model.start(tmp_path / "history.parquet", 30_000, Interrupts())
+    made[0].state = "done"
+    model.tick()
+    trained = board.step(steps.TRAINED)
+    assert trained is not None
+    assert trained.at_s is not None
+    assert model.coming()
+    assert lines.warned == []
 
 
 # -- interrupts
