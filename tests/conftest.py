@@ -39,6 +39,15 @@ class LocalKafka:
         return f"test-{uuid.uuid4().hex[:12]}"
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests start, also when the run itself is in the background.
+
+    A shell starts background jobs with SIGINT ignored, and an ignored signal stays so in children.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _clear_environment() -> None:
     for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
         del os.environ[name]
