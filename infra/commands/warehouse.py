@@ -12,9 +12,11 @@ from infra.cluster.region import bootstrap
 from infra.commands.sending import interruptible
 from infra.commands.worker import configure_logging
 from infra.warehouse.engine import open_engine
-from infra.warehouse.migrate import drift_of, migrate
+from infra.warehouse.migrate import RECORD_TABLES, drift_of, migrate
+from infra.warehouse.owner import owner_of
 from infra.warehouse.run import run_sink
-from infra.warehouse.store import connect
+from infra.warehouse.store import connect, warehouse_folder
+from schemas.errors import WarehouseError
 from streams.settings import load_settings
 
 DRIFT_EXIT_CODE = 3
@@ -82,6 +84,37 @@ def migrate_command(check: bool, as_json: bool) -> None:
         if not applied and not drift:
             click.echo("the schema is up to date")
     sys.exit(DRIFT_EXIT_CODE if drift else 0)
+
+
+@warehouse.command("status")
+@click.option("--key", is_flag=True, help="Only the password of the HTTP port, for curl.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status_command(key: bool, as_json: bool) -> None:
+    """Who owns the warehouse, where it answers, and what is in it."""
+    settings = load_settings()
+    owner = None if settings.warehouse_url else owner_of(warehouse_folder(settings))
+    if key:
+        if owner is None or not owner.key:
+            raise WarehouseError("nobody answers queries here: `headrace warehouse run` does")
+        click.echo(owner.key)
+        return
+    with connect(settings) as store:
+        counts = {
+            table: store.query(f"SELECT count() AS n FROM {table}").to_pylist()[0]["n"]
+            for table in RECORD_TABLES
+        }
+        where = store.where
+    url = f"http://127.0.0.1:{owner.port}" if owner and owner.port else settings.warehouse_url
+    if as_json:
+        click.echo(json.dumps({"where": where, "url": url, "rows": counts}))
+        return
+    click.echo(where)
+    if owner and owner.port:
+        click.echo(
+            f'curl -H "X-ClickHouse-Key: $(headrace warehouse status --key)" {url} -d "SELECT 1"'
+        )
+    for table, count in counts.items():
+        click.echo(f"{count:>14,} {table}")
 
 
 @warehouse.command("query")

@@ -24,12 +24,16 @@ POLL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that owns a folder. `port` 0: it answers no queries. `started_at`: Unix time."""
+    """The process that owns a folder. `port` 0: it answers no queries. `started_at`: Unix time.
+
+    `key`: the password of that port for whoever may read the lock, which is the owner's user.
+    """
 
     pid: int
     what: str
     started_at: float
     port: int = 0
+    key: str = ""
 
     def text(self) -> str:
         """For messages."""
@@ -43,11 +47,12 @@ class Ownership:
     def __init__(self, file: TextIOWrapper, what: str) -> None:
         self._file = file
         self._what = what
+        self._started_at = time.time()
         self.publish(0)
 
-    def publish(self, port: int) -> None:
+    def publish(self, port: int, key: str = "") -> None:
         """Say where queries are answered."""
-        text = json.dumps(asdict(Owner(os.getpid(), self._what, time.time(), port)))
+        text = json.dumps(asdict(Owner(os.getpid(), self._what, self._started_at, port, key)))
         # One write, padded, so that a reader never sees half of a new and half of an old one.
         self._file.seek(0)
         self._file.write(text.ljust(400) + "\n")

@@ -95,7 +95,7 @@ def answering(
         answers = Answers(ask, engine.lock, settings.warehouse_user, password)
         server = serve(answers, settings.warehouse_port)
         try:
-            ownership.publish(server.server_port)
+            ownership.publish(server.server_port, answers.key)
             log.info("answering queries at http://127.0.0.1:%d", server.server_port)
             yield
         finally:

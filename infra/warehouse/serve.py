@@ -6,6 +6,9 @@ The query is in `query`, in the body, or both, as with a ClickHouse server; `par
 `{NAME:Type}`, `default_format` or `X-ClickHouse-Format` names the format where the query does not.
 clickhouse-connect, Grafana's data source and `store.connect` can talk to it. Queries are run one at
 a time, on a session of their own that cannot write, with bounds on time, memory and result.
+
+Other users of the machine can reach loopback too, so a password is asked for: the key in the lock
+file, which only the owner's user can read, or the setting `warehouse_password`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import base64
 import hmac
 import json
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +40,15 @@ DEFAULT_FORMAT: Final = "TabSeparated"
 _FORMAT: Final = re.compile(
     r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b.*)?;?\s*$", re.IGNORECASE | re.DOTALL
 )
+# Text in quotes, quoted names and comments: none of it is a word of the query.
+_QUOTED: Final = re.compile(
+    r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|--[^\n]*|\#[ !][^\n]*|/\*.*?\*/",
+    re.DOTALL,
+)
+_QUESTIONS: Final = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"})
+_FILES: Final = re.compile(
+    r"\bINTO\s+OUTFILE\b|\b(?:file|fileCluster|executable)\s*\(", re.IGNORECASE
+)
 _CODE: Final = re.compile(r"Code: (\d+)")
 
 
@@ -46,6 +59,7 @@ class Answers:
     """
 
     def __init__(self, ask: Ask, lock: threading.Lock, user: str, password: str) -> None:
+        self.key = secrets.token_urlsafe(24)
         self._ask = ask
         self._lock = lock
         self._user = user
@@ -61,6 +75,7 @@ class Answers:
 
     def answer(self, sql: str, parameters: dict[str, str], form: str) -> tuple[bytes, str]:
         """The result's bytes and its format. Raises `WarehouseError`."""
+        check_reading(sql)
         found = _FORMAT.search(sql)
         form = found.group(1) if found else form
         if not re.fullmatch(r"\w+", form):
@@ -76,6 +91,24 @@ class Answers:
         finally:
             self._lock.release()
         return body, form
+
+
+def check_reading(sql: str) -> None:
+    """Refuse what is no single question: what a read-only session of ClickHouse still lets through.
+
+    Such a session cannot change tables, but it could write and read files. Raises `WarehouseError`.
+    """
+    bare = _QUOTED.sub(" '' ", sql)
+    words = bare.split(None, 1)
+    first = words[0].upper().lstrip("(") if words else ""
+    if first not in _QUESTIONS:
+        raise WarehouseError(
+            f"Code: 164. DB::Exception: only reading here, and not {first[:40]!r}. (READONLY)"
+        )
+    if ";" in bare.rstrip().rstrip(";"):
+        raise WarehouseError("Code: 62. DB::Exception: one question at a time. (SYNTAX_ERROR)")
+    if _FILES.search(bare):
+        raise WarehouseError("Code: 164. DB::Exception: no files here. (READONLY)")
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from infra.warehouse.owner import held, owner_of
 from schemas.errors import SettingsError, WarehouseAwayError, WarehouseError
 from streams.settings import Settings
@@ -79,8 +81,11 @@ def connect(settings: Settings) -> Iterator[Store]:
     folder = warehouse_folder(settings)
     owner = owner_of(folder)
     if owner is not None and owner.port:
-        where = f"http://127.0.0.1:{owner.port}"
-        client = open_server(settings.model_copy(update={"warehouse_url": where}), {})
+        there = {
+            "warehouse_url": f"http://127.0.0.1:{owner.port}",
+            "warehouse_password": SecretStr(owner.key),
+        }
+        client = open_server(settings.model_copy(update=there), {})
         with closing(client):
             yield Store(client, f"the warehouse of {owner.text()}")
         return
@@ -168,7 +173,8 @@ def closing(client: Client) -> Iterator[None]:
 def translated(error: Exception, where: str) -> WarehouseError:
     """Our error for one of the client's: ClickHouse's own message, on one line."""
     text = " ".join(str(error).split())
-    text = text.split(" Stack trace:")[0][:600]
+    text = text.split(" Stack trace:")[0].split(" (for url ")[0]
+    text = text[text.rfind("Code: ") :][:600] if "Code: " in text else text[:600]
     name = type(error).__name__
     if "AUTHENTICATION_FAILED" in text or "Code: 516" in text or "Code: 194" in text:
         return WarehouseError(
