@@ -33,9 +33,9 @@ POSITION: Final = {"position": "place in the list of items, from 1"}
 
 def answers(request: Request) -> str:
     """The answers of the period that showed anything, each once."""
+    # By the array's sizes alone, which `length` would not do with FINAL.
     return (
-        f"recommendations FINAL WHERE {within(request.period, 'clicked_at')} "
-        "AND length(item_ids) > 0"
+        f"recommendations FINAL WHERE {within(request.period, 'clicked_at')} AND item_ids.size0 > 0"
     )
 
 
@@ -82,7 +82,7 @@ def _shown(request: Request) -> str:
     # Counted by length first, so that not every place of every answer becomes a row.
     return f"""
         SELECT {listed(plain)} arrayJoin(range(1, size + 1)) AS position, sum(n) AS answers
-        FROM (SELECT {columns} length(item_ids) AS size, count() AS n
+        FROM (SELECT {columns} item_ids.size0 AS size, count() AS n
               FROM {answers(request)} {grouped(plain, "size")})
         {grouped(plain, "position")}"""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -51,7 +50,7 @@ def run_statement(reader: Reader, sql: str, limit: int) -> Answer:
     answer = read(reader, statement)
     convert: dict[int, Callable[[Any], Any]] = {}
     if statement.split(maxsplit=1)[0].upper() in ("SELECT", "WITH"):
-        # Arrow has no type for some of ClickHouse's, and brings numbers and bytes instead.
+        # Arrow has no type for one of ClickHouse's, and brings numbers instead.
         types = [str(row[1]) for row in read(reader, f"DESCRIBE TABLE ({statement}\n)").rows]
         convert = {
             at: _OF_ARROW[kind] for at, kind in enumerate(map(_plain, types)) if kind in _OF_ARROW
@@ -76,8 +75,4 @@ def _moment(value: Any) -> Any:
     return datetime.fromtimestamp(value, UTC) if isinstance(value, int) else value
 
 
-def _uuid(value: Any) -> Any:
-    return str(uuid.UUID(bytes=value)) if isinstance(value, bytes) and len(value) == 16 else value
-
-
-_OF_ARROW: Final[dict[str, Callable[[Any], Any]]] = {"DateTime": _moment, "UUID": _uuid}
+_OF_ARROW: Final[dict[str, Callable[[Any], Any]]] = {"DateTime": _moment}

@@ -11,7 +11,9 @@ from typing import Final
 
 from infra.analytics.period import END_MS, Period
 
-# What --by takes, and its SQL over `recommendations` (R) and over `clicks` (C).
+# Times whose hour comes first in the sorting key of their table.
+SORTED_BY_HOUR: Final = frozenset({"ts", "clicked_at"})
+# What --by takes of an answer, and its meaning.
 ANSWER_DIMENSIONS: Final = {
     "model": "name and version of the model that scored",
     "arm": "arm of an experiment",
@@ -61,6 +63,11 @@ def within(period: Period, time: str, *, later_ms: int = 0, earlier_ms: int = 0)
     begin, end = period.since_ms - earlier_ms, period.until_ms + later_ms
     parts = [f"{time} >= {moment(begin)}"] if begin > 0 else []
     parts += [f"{time} < {moment(end)}"] if end < END_MS else []
+    if time in SORTED_BY_HOUR:
+        # Said again of the hour, which the rows are sorted by: ClickHouse does not infer it.
+        hour = f"toStartOfHour({time})"
+        parts += [f"{hour} >= toStartOfHour({moment(begin)})"] if begin > 0 else []
+        parts += [f"{hour} <= toStartOfHour({moment(end)})"] if end < END_MS else []
     return " AND ".join(parts) or "1"
 
 

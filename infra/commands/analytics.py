@@ -25,8 +25,10 @@ from infra.analytics.question import (
     find_question,
     validate_by,
 )
+from infra.analytics.report import build_report
 from infra.analytics.show import as_csv, as_json, as_table
 from infra.warehouse.store import connect
+from schemas.errors import SettingsError
 from streams.settings import load_settings
 
 # Width of a program's output, where no terminal says its own.
@@ -89,6 +91,25 @@ def sql(statement: str, limit: int, json_: bool, csv_: bool) -> None:
     with connect(load_settings()) as store:
         answer = run_statement(store, statement, limit)
     _show("sql", Request(parse_period("all", "", _now_ms()), limit=limit), answer, json_, csv_)
+
+
+@analytics.command()
+@click.option(
+    "--html", "path", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE"
+)
+@click.option("--since", default="24h", show_default=True, metavar="AGE|TIME|all")
+@click.option("--until", default="", metavar="AGE|TIME")
+def report(path: Path, since: str, until: str) -> None:
+    """Write one self-contained page with the charts of a period."""
+    now_ms = _now_ms()
+    period = parse_period(since, until, now_ms)
+    with connect(load_settings()) as store:
+        page = build_report(store, period, now_ms)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"the report {path} cannot be written: {error}") from None
+    click.echo(f"{path}: {len(page):,} bytes")
 
 
 def command_of(question: Question) -> click.Command:
@@ -165,14 +186,9 @@ def answer_question(
 
 def default_request(question: Question) -> Request:
     """A question as it is asked without any option."""
-    return _request(
-        question,
-        since=question.since,
-        until="",
-        limit=ROWS_MAX,
-        by=",".join(question.by),
-        **question.options,
-    )
+    given: dict[str, Any] = dict(question.options)
+    by = ",".join(question.by)
+    return _request(question, since=question.since, until="", limit=ROWS_MAX, by=by, **given)
 
 
 def _request(
