@@ -209,11 +209,11 @@ EXPERIMENT: Final = Question(
         "interval for one look at a planned end, p its chance; uplift is relative. always_low, "
         "always_high and always_p hold at every look at once (confidence sequence, 95 %), and the "
         "verdict goes by them: stop when it says better or worse. ratio_p below 0.001: shoppers are "
-        "not shared out equally, so believe nothing. The arms must be meant to be equal in size."
+        "not shared out equally, so believe nothing. The arms must be meant to be equal in size. Ask it "
+        "with --since the day on which the experiment began."
     ),
     compose=compose_experiment,
     finish=judge,
-    since="7d",
     options={"window": "30m", "control": ""},
     plot=Plot("bars", "arm", ("ctr",)),
 )

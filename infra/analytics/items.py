@@ -28,14 +28,16 @@ def _touched(request: Request) -> str:
 
 
 def compose_coverage(request: Request) -> str:
-    known = f"""
-        SELECT uniqExact(item) FROM (
-            SELECT DISTINCT item_id AS item FROM {_touched(request)}
-            UNION ALL SELECT DISTINCT arrayJoin(item_ids) FROM {answers(request)})"""
+    # One pass over the lists: the sets of the rows also make the set of all that was recommended.
+    touched = f"SELECT uniqExactArrayState([item_id]) FROM {_touched(request)}"
+    figures = f"""
+        SELECT {selected(request.by, "clicked_at")} count() AS n, uniqExactArrayState(item_ids) AS found
+        FROM {answers(request)} {grouped(request.by)} HAVING n > 0"""
     select = f"""
-        SELECT {selected(request.by, "clicked_at")} count() AS answers, uniqExactArray(item_ids) AS items,
-               any(known) AS items_known, {share("items", "items_known")} AS coverage
-        FROM (SELECT *, ({known}) AS known FROM {answers(request)}) {grouped(request.by)}"""
+        SELECT {listed(request.by)} n AS answers, finalizeAggregation(found) AS items,
+               arrayReduce('uniqExactArrayMerge', [uniqExactArrayMergeState(found) OVER (), ({touched})]) AS items_known,
+               {share("items", "items_known")} AS coverage
+        FROM ({figures})"""
     return newest_last(select, request.by, request.limit)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.analytics.catalog import QUESTIONS
+from infra.analytics.dashboards import EARNINGS
 from infra.analytics.free import run_statement
 from infra.analytics.period import parse_period
 from infra.analytics.question import Answer, Request, ask
@@ -336,6 +338,16 @@ def test_every_question_answers_an_empty_and_a_small_warehouse(warehouse: Bench)
                 assert set(by) <= set(answer.columns), (name, by)
                 if question.compose_fast is not None and set(by) <= set(question.fast_dimensions):
                     assert set(by) <= set(warehouse.ask(name, by=by, fast=True).columns)
+
+
+def test_the_dashboards_questions_run(warehouse: Bench) -> None:
+    """Each with Grafana's macro replaced as its data source replaces it."""
+    click = _click(0, "ann", "a", "view", BASE_MS, "s", None, None)
+    warehouse.fill([click], [_answer(click, ["a", "b"], 5)])
+    for title, _, line, query in EARNINGS:
+        macro = re.compile(r"\$__timeFilter\((\w+)\)")
+        found = warehouse.store.query(macro.sub(r"\1 >= toDateTime(0) AND \1 <= now()", query))
+        assert not line or found.column_names[0] == "time", title
 
 
 def test_too_many_rows_are_cut_and_said_to_be(warehouse: Bench) -> None:
