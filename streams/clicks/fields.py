@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,7 +23,7 @@ _SECONDS_BELOW: Final = 1e11
 # Milliseconds stay below this until the year 5138.
 _MILLISECONDS_BELOW: Final = 1e14
 _NUMBER: Final = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_NULLS: Final = pa.array(["", "null", "NULL", "nan", "NaN", "None"])
+_NULLS: Final = ("", "null", "NULL", "nan", "NaN", "None")
 # What other shops call ours.
 EVENT_NAMES: Final[dict[str, str]] = {
     "click": "view",
@@ -73,12 +74,18 @@ def _utf8(value: bytes | None) -> Any:
         return False
 
 
+@functools.cache
+def _nulls() -> Any:
+    # Not at import: pyarrow's first array out of Python objects imports pandas where it is there.
+    return pa.array(_NULLS)
+
+
 def numbers(column: Any) -> tuple[Any, Mask]:
     """The column as float64 (null: nothing there), and where it is no finite number."""
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         column, wrong = texts(column)
-        column = pc.if_else(pc.is_in(column, value_set=_NULLS), None, column)
+        column = pc.if_else(pc.is_in(column, value_set=_nulls()), None, column)
         try:
             column = column.cast(pa.float64())
         except pa.ArrowInvalid:
