@@ -11,12 +11,14 @@ from schemas.errors import SettingsError
 # More bars than that cannot be read, more lines not told apart.
 BARS_MAX: Final = 30
 LINES_MAX: Final = 8
+TIMES: Final = ("minute", "hour", "day", "week", "ended_at")
 
 
 def series_of(answer: Answer, plot: Plot, by: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The columns to draw: what stands below, and what is measured. `""`: nothing stands below."""
     measures = tuple(name for name in plot.y if name in answer.columns)
-    below = plot.x if plot.x in answer.columns else next((name for name in by if name), "")
+    times = [name for name in by if name in TIMES]
+    below = plot.x if plot.x in answer.columns else next(iter([*times, *by]), "")
     return below, measures
 
 
@@ -37,7 +39,7 @@ def draw(answer: Answer, question: Question, request: Request, path: Path) -> No
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     rest = tuple(name for name in request.by if name != below)
-    if question.plot.kind == "lines" and below:
+    if below in TIMES or (question.plot.kind == "lines" and below and below == question.plot.x):
         _lines(axes, answer, below, measures, rest)
     else:
         _bars(axes, answer, measures[0], below, rest)

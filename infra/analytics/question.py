@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plot:
-    """How an answer is drawn: `lines` over a time column, or `bars` beside names."""
+    """How an answer is drawn: `lines` or `bars` over `x`; over a time of --by always lines."""
 
     kind: str
     x: str

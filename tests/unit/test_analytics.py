@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.console import Console
 from infra.analytics.catalog import QUESTIONS
 from infra.analytics.free import check_reading
 from infra.analytics.period import END_MS, Period, parse_duration_ms, parse_period
+from infra.analytics.plot import draw
 from infra.analytics.question import Answer, QuestionError, Request, find_question, validate_by
 from infra.analytics.show import as_csv, as_json, as_table
 from infra.cli import headrace
@@ -165,3 +168,31 @@ def test_a_table_is_for_people_and_cannot_steer_the_terminal() -> None:
 def test_times_without_a_zone_are_utc() -> None:
     one = Answer(("t",), ((datetime(2026, 1, 1),), (datetime(2026, 1, 1, tzinfo=UTC),)))
     assert as_csv(one).splitlines()[1:] == ["2026-01-01T00:00:00.000Z"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "columns", "rows"),
+    [
+        ("ctr", ("hour", "model"), ("hour", "model", "ctr"), [(datetime(2026, 1, 1, hour, tzinfo=UTC), "m", hour / 10) for hour in range(5)]),
+        ("ctr", ("model",), ("model", "ctr"), [("m1", 0.1), ("m2", 0.2)]),
+        ("ctr", (), ("ctr",), [(0.1,)]),
+        ("retention", (), ("cohort", "week", "retained"), [(date(2026, 1, 5), week, 1 / (1 + week)) for week in range(4)]),
+        ("drills", (), ("ended_at", "recovery_s"), [(datetime(2026, 1, 1, tzinfo=UTC), None)]),
+    ],
+)  # fmt: skip
+def test_pictures_are_drawn(
+    tmp_path: Path, name: str, by: tuple[str, ...], columns: tuple[str, ...], rows: list[Any]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra `analytics`")
+    path = tmp_path / "a.png"
+    draw(Answer(columns, tuple(rows)), QUESTIONS[name], Request(Period(0, NOW_MS), by=by), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra `analytics`")
+    request = Request(Period(0, NOW_MS))
+    with pytest.raises(SettingsError, match="nothing to draw"):
+        draw(Answer((), ()), QUESTIONS["ctr"], request, tmp_path / "a.png")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        draw(Answer(("ctr",), ((1.0,),)), QUESTIONS["ctr"], request, tmp_path / "a.pigment")
