@@ -63,10 +63,15 @@ def compose_coverage_fast(request: Request) -> str:
 
 
 def compose_diversity(request: Request) -> str:
+    # Grouped by one string, which is several times as fast as by several columns; what the rows are
+    # split by stands before the item, each ended by a zero byte.
+    columns = selected(request.by, "clicked_at")
+    key = "".join(f"toString({name}), '\\0', " for name in request.by)
+    parts = "".join(f"{_typed(name, at)} AS {name}, " for at, name in enumerate(request.by, 1))
     shown = f"""
-        SELECT {listed(request.by)} item, count() AS n
-        FROM (SELECT {selected(request.by, "clicked_at")} arrayJoin(item_ids) AS item FROM {answers(request)})
-        {grouped(request.by, "item")}"""
+        SELECT {parts} key AS item, n FROM (
+            SELECT concat({key} item, '') AS key, splitByChar('\\0', key) AS parts, count() AS n
+            FROM (SELECT {columns} arrayJoin(item_ids) AS item FROM {answers(request)}) GROUP BY key)"""
     select = f"""
         SELECT {listed(request.by)} sum(n) AS places, count() AS items,
                exp(-sum(n / total * log(n / total))) AS items_effective,
@@ -77,6 +82,13 @@ def compose_diversity(request: Request) -> str:
               WINDOW whole AS ({_apart(request)}), sorted AS ({_apart(request)} ORDER BY n, item))
         {grouped(request.by)}"""
     return newest_last(select, request.by, request.limit)
+
+
+def _typed(name: str, at: int) -> str:
+    """What a part of the key was before it became text."""
+    if name == "day":
+        return f"toDate(parts[{at}])"
+    return f"toDateTime64(parts[{at}], 3, 'UTC')" if name in ("minute", "hour") else f"parts[{at}]"
 
 
 def _apart(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import uuid
@@ -308,6 +309,32 @@ def test_the_aggregates_answer_as_the_events_do(warehouse: Bench) -> None:
     fast = warehouse.ask("latency", fast=True, by=("minute",))
     assert sum(fast.column("answers")) == 3_000
     assert all(0 <= p50 <= 210 for p50 in fast.column("ms_p50"))
+
+
+def test_diversity_is_that_of_the_counts(warehouse: Bench) -> None:
+    clicks = [
+        _click(index, "ann", "a", "view", BASE_MS + index, "", None, None) for index in range(4)
+    ]
+    warehouse.fill(
+        clicks,
+        [
+            _answer(click, list(items), 5)
+            for click, items in zip(clicks, ["abc", "ab", "ad", "a"], strict=True)
+        ],
+    )
+    (found,) = warehouse.ask("diversity").records()
+    shares = [4 / 8, 2 / 8, 1 / 8, 1 / 8]
+    assert (found["places"], found["items"], found["top_10"]) == (8, 4, 1.0)
+    assert found["items_effective"] == pytest.approx(
+        math.exp(-sum(p * math.log(p) for p in shares))
+    )
+    assert found["gini"] == pytest.approx(sum(abs(p - q) for p in shares for q in shares) / (2 * 4))
+    split = warehouse.ask("diversity", by=("model", "hour", "day")).records()
+    assert [(row["model"], row["places"], row["items"]) for row in split] == [
+        ("m0", 3, 2),
+        ("m1", 5, 4),
+    ]
+    assert split[0]["hour"] == datetime.fromtimestamp(BASE_MS // 3_600_000 * 3600, UTC)
 
 
 def test_periods_cut_at_the_millisecond(warehouse: Bench) -> None:
