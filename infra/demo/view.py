@@ -145,8 +145,8 @@ def _mark(step: Step, name: str) -> Text:
 def _steps_flow(snapshot: Snapshot) -> RenderableType:
     """Milestones behind one another, and what is being done: three lines."""
     marks = [_mark(step, _SHORT.get(step.name, step.name)) for step in snapshot.steps]
-    first = Text("  ").join(marks[:5])
-    rest = Text("  ").join(marks[5:])
+    first = Text("  ").join(marks[:4])
+    rest = Text("  ").join(marks[4:])
     for line in (first, rest):
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(first, rest, _doing(snapshot))
