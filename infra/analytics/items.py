@@ -167,6 +167,7 @@ POPULAR: Final = Question(
     compose_fast=compose_popular_fast,
     fast_dimensions=("region", "hour", "day"),
     plot=Plot("bars", "item_id", ("touches",)),
+    keeps_newest=False,
     dimensions={
         "region": "region that took the click",
         "hour": "hour of the event",

@@ -114,6 +114,8 @@ FUNNEL: Final = Question(
     ),
     compose=compose_funnel,
     plot=Plot("bars", "step", ("users", "sessions")),
+    # Its rows are the steps of a day.
+    keeps_newest=False,
     dimensions=REGION | DAY,
     options={"window": "24h", "steps": ",".join(STEPS), "per": "user"},
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from infra.analytics.question import Answer, Plot, Question, Request
+from infra.analytics.question import TIMES, Answer, Plot, Question, Request
 from schemas.errors import SettingsError
 
 # More bars than that cannot be read, more lines not told apart.
 BARS_MAX: Final = 30
 LINES_MAX: Final = 8
-TIMES: Final = ("minute", "hour", "day", "week", "ended_at")
 
 
 def series_of(answer: Answer, plot: Plot, by: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

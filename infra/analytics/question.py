@@ -15,6 +15,9 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
+# Columns that are times.
+TIMES: Final = ("minute", "hour", "day", "week", "ended_at")
+
 # Rows of one answer unless --limit says otherwise: what a person may still scroll through.
 ROWS_MAX: Final = 1_000
 
@@ -92,6 +95,8 @@ class Question:
     finish: Callable[[Answer, Request], Answer] | None = None
     compose_fast: Compose | None = None
     fast_dimensions: tuple[str, ...] = ()
+    # Whether an answer over time that is too long loses its oldest rows, and not its last ones.
+    keeps_newest: bool = True
 
 
 def validate_by(question: Question, by: Iterable[str], *, fast: bool) -> tuple[str, ...]:
@@ -123,9 +128,12 @@ def ask(reader: Reader, question: Question, request: Request) -> Answer:
     answer = read(reader, (fast or question.compose)(request))
     if question.finish is not None:
         answer = question.finish(answer, request)
-    if len(answer.rows) > request.limit:
-        answer = replace(answer, rows=answer.rows[: request.limit], truncated=True)
-    return answer
+    if len(answer.rows) <= request.limit:
+        return answer
+    # Over time the newest rows matter, and they stand last.
+    newest = question.keeps_newest and answer.columns[0] in TIMES
+    rows = answer.rows[-request.limit :] if newest else answer.rows[: request.limit]
+    return replace(answer, rows=rows, truncated=True)
 
 
 def read(reader: Reader, sql: str) -> Answer:

@@ -235,7 +235,7 @@ def _show(name: str, request: Request, answer: Answer, json_: bool, csv_: bool) 
     else:
         Console(width=None if sys.stdout.isatty() else WIDTH).print(as_table(answer))
     if answer.truncated and not json_:
-        click.echo(f"the first {len(answer.rows):,} rows; --limit shows more", err=True)
+        click.echo(f"there are more than these {len(answer.rows):,} rows: --limit", err=True)
 
 
 def _now_ms() -> int:

@@ -386,6 +386,10 @@ def test_too_many_rows_are_cut_and_said_to_be(warehouse: Bench) -> None:
     most = warehouse.ask("popular", limit=3)
     assert (len(most.rows), most.truncated) == (3, True)
     assert not warehouse.ask("popular", limit=5).truncated
+    hours = warehouse.ask("popular", by=("hour",), limit=5).column("hour")
+    answers = [_answer(click, ["a"], 5) for click in clicks]
+    warehouse.fill(clicks, answers)
+    assert warehouse.ask("ctr", by=("hour",), limit=2).column("hour") == hours[-2:]
 
 
 def test_statements_only_read(warehouse: Bench, tmp_path: Path) -> None:
