@@ -22,11 +22,11 @@ from schemas.errors import WarehouseAwayError
 log = logging.getLogger(__name__)
 
 # One chunk of ClickHouse's reader (65,409 rows), so that a batch is one block of one part a day.
-BATCH_ROWS_MAX: Final = 50_000
+BATCH_ROWS_MAX: Final = 40_000
 # Dead letters may have megabytes each; memory is a few times this.
-BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 POLL_S: Final = 0.2
-TAKEN_MAX: Final = 10_000
+TAKEN_MAX: Final = 5_000
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 15.0
 # Mirrored topics appear when the mirror has started, and topics may get partitions.

@@ -46,7 +46,7 @@ class Source:
             "group.id": f"{settings.group}-warehouse",
             "fetch.wait.max.ms": 200,
             "queued.min.messages": 20_000,
-            "queued.max.messages.kbytes": 32_768,
+            "queued.max.messages.kbytes": 16_384,
             # Many records a request: the sink is in no hurry, and pays by the request.
             "fetch.min.bytes": 65_536,
             "enable.partition.eof": True,
