@@ -12,8 +12,10 @@ from infra.cluster.region import bootstrap
 from infra.commands.sending import interruptible
 from infra.commands.worker import configure_logging
 from infra.warehouse.engine import open_engine
+from infra.warehouse.exchange import finish
 from infra.warehouse.migrate import RECORD_TABLES, drift_of, migrate
 from infra.warehouse.owner import owner_of
+from infra.warehouse.rebuild import rebuild
 from infra.warehouse.run import run_sink
 from infra.warehouse.store import connect, warehouse_folder
 from schemas.errors import WarehouseError
@@ -59,6 +61,27 @@ def run_command(
         click.echo(f"{progress.records:,} records in {progress.batches:,} batches", err=True)
 
 
+@warehouse.command("rebuild")
+@click.option("--region", help="Region whose Kafka to read (HEADRACE_REGION).")
+@click.option("--bootstrap", "servers", help="Kafka bootstrap servers; default: the local region.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def rebuild_command(region: str | None, servers: str | None, as_json: bool) -> None:
+    """Make everything anew from Kafka, beside what is there, and put it in its place.
+
+    Rows that Kafka does not have any more are taken over. Stop the sink before.
+    """
+    settings = load_settings(region=region, bootstrap=servers)
+    configure_logging("INFO")
+    with interruptible() as stopped:
+        progress = rebuild(settings, bootstrap(settings), stopped)
+    if progress is None:
+        raise WarehouseError("interrupted: nothing has changed")
+    if as_json:
+        click.echo(json.dumps(asdict(progress)))
+    else:
+        click.echo(f"rebuilt from {progress.records:,} records")
+
+
 @warehouse.command("migrate")
 @click.option(
     "--check", is_flag=True, help="Change nothing; exit 3 when something is missing or drifts."
@@ -72,6 +95,7 @@ def migrate_command(check: bool, as_json: bool) -> None:
         if check:
             drift = drift_of(engine)
         else:
+            finish(engine, settings)
             report = migrate(engine, settings.warehouse_days)
             applied, drift = report.applied, report.drift
     if as_json:

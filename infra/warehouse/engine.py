@@ -7,7 +7,7 @@ come out as `WarehouseError`, or `WarehouseAwayError` where the same may work la
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,11 +36,18 @@ class WriteEngine:
     `spool`: where an embedded ClickHouse finds what is inserted. `lock` is held during each call, and is shared with whoever else uses the embedded engine.
     """
 
-    def __init__(self, client: Client, where: str, spool: Path | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        where: str,
+        spool: Path | None = None,
+        lock: threading.RLock | None = None,
+    ) -> None:
         self.where = where
-        self.lock = threading.Lock()
+        # The thread that holds it for several steps (`at_once`) takes it again in each.
+        self.lock = lock or threading.RLock()
         self._client = client
-        self._spool = spool
+        self.spool = spool
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement without a result."""
@@ -59,6 +66,12 @@ class WriteEngine:
             raise translated(error, self.where) from None
         return [tuple(row) for row in found]
 
+    @contextmanager
+    def at_once(self) -> Iterator[Callable[[str], None]]:
+        """Several statements, with nobody's query in between; they are not undone on a fault."""
+        with self.lock:
+            yield self.command
+
     def insert_select(
         self, insert: str, select: str, structure: str, data: bytes, settings: Mapping[str, Any]
     ) -> None:
@@ -69,19 +82,19 @@ class WriteEngine:
         options = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
         try:
             with self.lock:
-                if self._spool is None:
+                if self.spool is None:
                     select = select.replace("{block}", f"input({_literal(structure)})")
                     self._client.command(
                         f"{insert} {select} SETTINGS {options} FORMAT Avro", data=data
                     )
                     return
-                self._spool.write_bytes(data)
+                self.spool.write_bytes(data)
                 try:
-                    block = f"file({_literal(str(self._spool))}, 'Avro', {_literal(structure)})"
+                    block = f"file({_literal(str(self.spool))}, 'Avro', {_literal(structure)})"
                     select = select.replace("{block}", block)
                     self._client.command(f"{insert} {select} SETTINGS {options}")
                 finally:
-                    self._spool.unlink(missing_ok=True)
+                    self.spool.unlink(missing_ok=True)
         except Exception as error:
             raise translated(error, self.where) from None
 
@@ -123,3 +136,14 @@ def open_engine(
         client = open_folder(folder, settings.warehouse_database, create=True)
         with closing(client):
             yield WriteEngine(client, str(folder), folder.with_name("warehouse.batch")), ownership
+
+
+@contextmanager
+def beside(settings: Settings, engine: WriteEngine, database: str) -> Iterator[WriteEngine]:
+    """Another database of the same ClickHouse, for writing."""
+    if settings.warehouse_url:
+        client = open_server(settings.model_copy(update={"warehouse_database": database}), {})
+    else:
+        client = open_folder(warehouse_folder(settings), database)
+    with closing(client):
+        yield WriteEngine(client, engine.where, engine.spool, engine.lock)

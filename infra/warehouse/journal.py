@@ -65,12 +65,12 @@ class Journal:
     first looks whether the last entry is ours.
     """
 
-    def __init__(self, books: Books, sink: str, *, shared: bool) -> None:
+    def __init__(self, books: Books, sink: str, *, shared: bool, first_batch: int = 1) -> None:
         self._books = books
         self._sink = sink
         self._shared = shared
         self._owner = uuid.uuid4().hex
-        self._batch = 0
+        self._batch = first_batch - 1
 
     def open(self) -> dict[str, Entry]:
         """Table -> its newest entry, each of which may be half done; call once, at the start."""

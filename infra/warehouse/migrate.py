@@ -107,6 +107,16 @@ def migrate(
     return MigrationReport(tuple(applied), tuple(name for name, _ in books.values()), tuple(drift))
 
 
+def view_statements() -> tuple[str, ...]:
+    """The statements that make the materialized views, where they are missing."""
+    return tuple(
+        statement
+        for one in read_migrations()
+        for statement in one.statements
+        if statement.startswith("CREATE MATERIALIZED VIEW")
+    )
+
+
 def drift_of(engine: Engine, migrations: Sequence[Migration] | None = None) -> tuple[str, ...]:
     """What differs from the files, one sentence each; changes nothing."""
     migrations = read_migrations() if migrations is None else migrations

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from infra.warehouse.engine import WriteEngine, open_engine
+from infra.warehouse.exchange import finish
 from infra.warehouse.journal import Journal
 from infra.warehouse.loader import Loader
 from infra.warehouse.migrate import migrate
@@ -36,6 +37,7 @@ def run_sink(
     Raises `WarehouseError` where the folder has another owner, and `KafkaError`.
     """
     with open_engine(settings, "warehouse run") as (engine, ownership):
+        finish(engine, settings)
         for line in migrate(engine, settings.warehouse_days).drift:
             log.warning("%s", line)
         with answering(settings, engine, ownership), reading(settings, bootstrap) as source:
@@ -49,9 +51,14 @@ def run_sink(
 
 
 def make_sink(
-    settings: Settings, engine: WriteEngine, source: Source, anew: frozenset[str] = frozenset()
+    settings: Settings,
+    engine: WriteEngine,
+    source: Source,
+    anew: frozenset[str] = frozenset(),
+    *,
+    first_batch: int = 1,
 ) -> Sink:
-    """The region's sink on an engine whose schema is up to date."""
+    """The region's sink on an engine whose schema is up to date; it counts from `first_batch` up."""
     codec = codec_from_settings(settings.registry_url)
     loaders: dict[str, Loader] = {}
     routes: dict[str, str] = {}
@@ -68,7 +75,9 @@ def make_sink(
             bytes_max=settings.record_bytes_max if target.topic is CLICKS else REJECTED_BYTES_MAX,
             replicated=bool(settings.warehouse_cluster),
         )
-    journal = Journal(engine, settings.region, shared=bool(settings.warehouse_url))
+    journal = Journal(
+        engine, settings.region, shared=bool(settings.warehouse_url), first_batch=first_batch
+    )
     return Sink(source, journal, loaders, routes, linger_s=settings.warehouse_linger_s, anew=anew)
 
 

@@ -58,7 +58,7 @@ class Answers:
     `lock`: held while ClickHouse works, shared with the sink's own inserts.
     """
 
-    def __init__(self, ask: Ask, lock: threading.Lock, user: str, password: str) -> None:
+    def __init__(self, ask: Ask, lock: threading.RLock, user: str, password: str) -> None:
         self.key = secrets.token_urlsafe(24)
         self._ask = ask
         self._lock = lock
