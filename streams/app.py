@@ -25,6 +25,7 @@ from schemas.registry import codec_from_settings
 from schemas.topics import CLICKS, changelog_topic, mirrored_topic
 from streams.agents import declare
 from streams.emit import Emitter
+from streams.ends import EndOffsets
 from streams.fetch import Batch, Fetcher
 from streams.follow import ModelFollower
 from streams.group import BatchTableManager, HeadraceApp
@@ -48,7 +49,7 @@ from streams.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S: Final = 5.0
-AUDIT_INTERVAL_S: Final = 2.0
+AUDIT_INTERVAL_S: Final = 5.0
 # Exit codes of <sysexits.h>: EX_SOFTWARE for a fault of ours, EX_TEMPFAIL for "start me again".
 EXIT_FAULT: Final = 70
 EXIT_AGAIN: Final = 75
@@ -90,6 +91,7 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
         lambda batch: _post(loop_box[0], batches.deliver_batch, batch),
         settings.batch_max,
     )
+    end_offsets = EndOffsets(client_config(settings, settings.bootstrap) | {"log_level": 0})
     app.path = DataPath(
         hop,
         Emitter(
@@ -98,11 +100,12 @@ def build_app(settings: Settings, codec: Codec | None = None) -> HeadraceApp:
             changelog,
         ),
         fetcher,
+        end_offsets,
         metrics,
         changelog,
         settings.session_timeout_s,
     )
-    app.runner = Runner(app, settings, codec, popular, loop_box)
+    app.runner = Runner(app, settings, codec, popular, end_offsets, loop_box)
     return app
 
 
@@ -191,6 +194,7 @@ class Runner(Service):  # type: ignore[misc]
         settings: Settings,
         codec: Codec,
         popular: PopularRecommender,
+        end_offsets: EndOffsets,
         loop_box: list[asyncio.AbstractEventLoop],
         **kwargs: Any,
     ) -> None:
@@ -204,7 +208,7 @@ class Runner(Service):  # type: ignore[misc]
         self._health = HealthServer(metrics.registry, self.live, self.ready)
         self._watchdog = Watchdog(
             app.path,
-            client_config(settings, settings.bootstrap) | {"log_level": 0},
+            end_offsets,
             settings.stall_timeout_s,
             self.fail,
         )

@@ -20,6 +20,7 @@ from confluent_kafka import Message
 
 from schemas.errors import DeliveryError, FencedError, KafkaError
 from streams.emit import Emitter
+from streams.ends import EndOffsets
 from streams.fetch import Batch, Fetcher
 from streams.hop import Effects, Hop
 from streams.metrics import WorkerMetrics
@@ -54,6 +55,7 @@ class DataPath:
         hop: Hop,
         emitter: Emitter,
         fetcher: Fetcher,
+        end_offsets: EndOffsets,
         metrics: WorkerMetrics,
         changelog: str,
         session_timeout_s: float,
@@ -70,6 +72,7 @@ class DataPath:
         self.processed_count = 0
         self.serving = False
         self._emitter = emitter
+        self._end_offsets = end_offsets
         self._changelog = changelog
         self._lease_s = LEASE_SHARE * session_timeout_s
         self._proved_at = float("-inf")
@@ -266,7 +269,7 @@ class DataPath:
             return 0
         async with self._commit_lock, self._lock:
             await self._settle()
-            found = await self._highwaters(self.owned)
+            found = await self._changelog_ends()
             foreign = {p: self._ends[p] for p, end in found.items() if end != self._ends[p]}
             # Ours may lie behind a foreign one, so the reading starts at the last audit.
             starts = {p: self._audited.get(p, 0) for p in foreign}
@@ -285,6 +288,12 @@ class DataPath:
             )
             self.metrics.healed.inc(len(rewrites))
         return len(rewrites)
+
+    async def _changelog_ends(self) -> dict[int, int]:
+        # Not by the fetching thread, which may be waiting for records, for batches wait for this.
+        asked = [(self._changelog, partition) for partition in self.owned]
+        ends = await asyncio.to_thread(self._end_offsets.ask, asked, KAFKA_TIMEOUT_S)
+        return {partition: end for (_, partition), end in ends.items()}
 
     def _heal(self, starts: Mapping[int, int]) -> list[tuple[int, bytes, bytes]]:
         """On the fetching thread."""

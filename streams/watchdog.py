@@ -11,12 +11,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
-
-from schemas.errors import StalledError
+from schemas.errors import KafkaError, StalledError
+from streams.ends import EndOffsets
 from streams.path import DataPath
 
 CHECK_INTERVAL_S: Final = 2.0
@@ -29,13 +27,13 @@ class Watchdog:
     def __init__(
         self,
         path: DataPath,
-        admin_config: dict[str, Any],
+        ends: EndOffsets,
         stall_timeout_s: float,
         fail: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
-        self._admin_config = admin_config
+        self._ends = ends
         self._stall_timeout_s = stall_timeout_s
         self._fail = fail
         self._clock = clock
@@ -51,9 +49,8 @@ class Watchdog:
         self._stopping.set()
 
     def _run(self) -> None:
-        admin = AdminClient(self._admin_config)
         while not self._stopping.wait(CHECK_INTERVAL_S):
-            lag = self._lag(admin)
+            lag = self._lag()
             if lag is None:
                 continue  # the brokers are away: ending the worker would not bring them back
             self._path.metrics.lag.set(lag)
@@ -63,25 +60,14 @@ class Watchdog:
                 self._fail(fault)
                 return
 
-    def _lag(self, admin: AdminClient) -> int | None:
+    def _lag(self) -> int | None:
         """Records behind the owned partitions' positions; None when the brokers do not answer."""
         positions = dict(self._path.wanted)
-        if not positions:
-            return 0
-        asked = {TopicPartition(*tp): OffsetSpec.latest() for tp in positions}
         try:
-            ends = admin.list_offsets(asked, request_timeout=ASK_TIMEOUT_S)
-            lag: int = sum(
-                max(
-                    0,
-                    end.result(timeout=ASK_TIMEOUT_S).offset
-                    - (positions[tp.topic, tp.partition] or 0),
-                )
-                for tp, end in ends.items()
-            )
-            return lag
-        except (KafkaException, TimeoutError):
+            ends = self._ends.ask(positions, ASK_TIMEOUT_S)
+        except KafkaError:
             return None
+        return sum(max(0, end - (positions[tp] or 0)) for tp, end in ends.items())
 
 
 def verdict(lag: int, silent_s: float, stall_timeout_s: float) -> StalledError | None:

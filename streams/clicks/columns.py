@@ -26,7 +26,8 @@ class ClickColumns:
     `user_id`, `item_id`: Arrow strings. `ts`: int64, ms since the epoch. `event_type`: uint8,
     index into `schemas.clicks.EVENT_TYPES`. `row`: int64, number of the click in its source,
     counted from 0: it makes the event id distinct and does not depend on the order of sending.
-    The others are Arrow arrays with nulls, or None where no click of this batch has the field.
+    `event_id`: Arrow strings, where the source knows the clicks' own; None: they are made of the
+    seed. The others are Arrow arrays with nulls, or None where no click of this batch has the field.
     """
 
     user_id: Any
@@ -38,6 +39,7 @@ class ClickColumns:
     query: Any = None
     price: Any = None
     quantity: Any = None
+    event_id: Any = None
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -54,7 +56,7 @@ class ClickColumns:
                 name: None
                 if (held := getattr(self, name)) is None
                 else held.slice(start, stop - start)
-                for name in OPTIONAL
+                for name in (*OPTIONAL, "event_id")
             },
         )
 
@@ -69,7 +71,7 @@ class ClickColumns:
             self.row[indices],
             **{
                 name: None if (held := getattr(self, name)) is None else held.take(at)
-                for name in OPTIONAL
+                for name in (*OPTIONAL, "event_id")
             },
         )
 
@@ -80,8 +82,8 @@ class ClickColumns:
         return self.take(np.argsort(self.ts, kind="stable"))
 
     def at_times(self, ts: NDArray[np.int64]) -> ClickColumns:
-        """The same clicks at other times, int64 ms."""
-        return replace(self, ts=ts)
+        """Such clicks at other times, int64 ms; they are other events, so they get other ids."""
+        return replace(self, ts=ts, event_id=None)
 
 
 def no_clicks() -> ClickColumns:
@@ -117,6 +119,9 @@ def concatenated(batches: Sequence[ClickColumns]) -> ClickColumns:
         np.concatenate([one.event_type for one in batches]),
         np.concatenate([one.row for one in batches]),
         **{name: joined(name) for name in OPTIONAL},
+        event_id=pa.concat_arrays([one.event_id for one in batches])
+        if all(one.event_id is not None for one in batches)
+        else None,
     )
 
 

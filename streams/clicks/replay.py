@@ -126,7 +126,10 @@ class ClickSender:
         """Encode a batch and hand it over slice by slice. Raises `KafkaError` when sending is over."""
         users = clicks.user_id.cast(pa.binary()).to_pylist()
         items = clicks.item_id.cast(pa.binary()).to_pylist()
-        ids = event_ids(self._seed, clicks.row, clicks.ts, users, items, clicks.event_type)
+        if clicks.event_id is None:
+            ids = event_ids(self._seed, clicks.row, clicks.ts, users, items, clicks.event_type)
+        else:
+            ids = clicks.event_id.cast(pa.binary()).to_pylist()
         codes = clicks.event_type.tolist()
         sessions, queries = clicks.session_id, clicks.query
         values = self._encode(

@@ -136,6 +136,16 @@ class FakeFetcher:
         return 0
 
 
+class FakeEndOffsets:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def ask(
+        self, partitions: Iterable[tuple[str, int]], timeout_s: float
+    ) -> dict[tuple[str, int], int]:
+        return {tp: len(self._world.changelog.get(tp[1], [])) for tp in partitions}
+
+
 class World:
     """One data path among fakes, with a clock that only the test moves."""
 
@@ -150,6 +160,7 @@ class World:
             self.hop,  # type: ignore[arg-type]
             self.emitter,  # type: ignore[arg-type]
             self.fetcher,  # type: ignore[arg-type]
+            FakeEndOffsets(self),  # type: ignore[arg-type]
             WorkerMetrics("east", "0"),
             "changelog",
             SESSION_S,
