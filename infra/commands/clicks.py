@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
 import click
 
+from infra.analytics.period import parse_period
 from infra.commands.sending import INTERRUPTED_EXIT_CODE, Sending, interruptible, summarise
+from infra.warehouse.history import WarehouseClicks
+from infra.warehouse.store import connect
+from schemas.topics import CLICKS
 from streams.clicks.columns import ClickColumns, concatenated, limited, until, while_running
 from streams.clicks.dating import as_recorded, as_sent, moved, wall_ms
 from streams.clicks.files import write_clicks
@@ -19,7 +24,7 @@ from streams.clicks.pacing import AtOnce, AtRate, AtSpeed, Schedule
 from streams.clicks.replay import CHUNK_ROWS
 from streams.clicks.simulate import START_MS, Shop
 from streams.clicks.sources import ClickSource, Skipped, TimeUnit
-from streams.settings import load_settings
+from streams.settings import Settings, load_settings
 from streams.stages.decode import TS_MIN_MS
 
 
@@ -64,7 +69,22 @@ class Mapping(click.ParamType):
 
 
 @clicks.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--from-warehouse",
+    is_flag=True,
+    help="The clicks in the warehouse instead of FILE's, with the event ids that they had.",
+)
+@click.option(
+    "--since",
+    default="all",
+    show_default=True,
+    help="With --from-warehouse: from then on; an age such as 24h, or a UTC time.",
+)
+@click.option("--until", "ending", default="", help="With --from-warehouse: before then.")
+@click.option(
+    "--to", "topic", default=CLICKS.name, show_default=True, help="Topic to send the clicks to."
+)
 @click.option(
     "--map",
     "mapping",
@@ -115,7 +135,11 @@ class Mapping(click.ParamType):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def replay(
-    file: Path,
+    file: Path | None,
+    from_warehouse: bool,
+    since: str,
+    ending: str,
+    topic: str,
     mapping: dict[str, str] | None,
     time_unit: TimeUnit,
     rate: float | None,
@@ -131,12 +155,21 @@ def replay(
 ) -> None:
     """Send the clicks of FILE (CSV, TSV, JSON lines or Parquet) to Kafka, as fast as it takes them.
 
+    With --from-warehouse history is played back instead.
+
     Exits with 1 when clicks were not acknowledged, with 130 after Ctrl-C.
     """
-    source = ClickSource(file, mapping, unit=time_unit, strict=strict)
+    settings = load_settings(bootstrap=servers)
     schedule = _schedule(rate, speed)
-    with interruptible() as stopped:
-        sending = Sending(load_settings(bootstrap=servers), seed, journal)
+    with interruptible() as stopped, ExitStack() as stack:
+        source: ClickSource | WarehouseClicks
+        if from_warehouse and file is None:
+            source, as_is = stack.enter_context(_history(settings, since, ending)), True
+        elif file is not None and not from_warehouse:
+            source = ClickSource(file, mapping, unit=time_unit, strict=strict)
+        else:
+            raise click.UsageError("give either FILE or --from-warehouse")
+        sending = Sending(settings, seed, journal, topic)
         batches: Iterable[ClickColumns] = source.batches()
         total, dating = None, as_sent(schedule) if now and schedule.paced else as_recorded
         if as_is and limit is not None:
@@ -272,6 +305,13 @@ def simulate(
             batches, schedule, as_sent(schedule) if live else as_recorded, stopped, count
         )
     summarise(delivery, rate, as_json, Skipped())
+
+
+@contextmanager
+def _history(settings: Settings, since: str, until: str) -> Iterator[WarehouseClicks]:
+    period = parse_period(since, until, wall_ms())
+    with connect(settings) as store:
+        yield WarehouseClicks(store, period.since_ms, period.until_ms)
 
 
 def _simulate_to_file(

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from infra.cluster.region import bootstrap
 from schemas.errors import DeliveryError, KafkaError
 from schemas.registry import codec_from_settings
+from schemas.topics import CLICKS
 from streams.clicks.columns import ClickColumns
 from streams.clicks.dating import Dating, wall_ms
 from streams.clicks.journal import Journal
@@ -39,8 +40,11 @@ PROGRESS_INTERVAL_S = 0.1
 class Sending:
     """A run of clicks into Kafka with its progress bar; connects when it is made."""
 
-    def __init__(self, settings: Settings, seed: int, journal: Path | None) -> None:
-        self._producer = open_producer(settings, bootstrap(settings))
+    def __init__(
+        self, settings: Settings, seed: int, journal: Path | None, topic: str = CLICKS.name
+    ) -> None:
+        self._producer = open_producer(settings, bootstrap(settings), topic)
+        self._topic = topic
         self._codec = codec_from_settings(settings.registry_url)
         self._seed = seed
         self._journal = journal
@@ -62,7 +66,12 @@ class Sending:
             journal = None if self._journal is None else stack.enter_context(Journal(self._journal))
             progress = stack.enter_context(_progress(total))
             sender = ClickSender(
-                self._producer, self._codec, seed=self._seed, journal=journal, stopped=stopped
+                self._producer,
+                self._codec,
+                seed=self._seed,
+                topic=self._topic,
+                journal=journal,
+                stopped=stopped,
             )
             return replay(batches, sender, schedule, dating=dating, progress=progress)
 

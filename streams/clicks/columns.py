@@ -82,8 +82,8 @@ class ClickColumns:
         return self.take(np.argsort(self.ts, kind="stable"))
 
     def at_times(self, ts: NDArray[np.int64]) -> ClickColumns:
-        """Such clicks at other times, int64 ms; they are other events, so they get other ids."""
-        return replace(self, ts=ts, event_id=None)
+        """The same clicks at other times, int64 ms; they are other events then, with other ids."""
+        return self if ts is self.ts else replace(self, ts=ts, event_id=None)
 
 
 def no_clicks() -> ClickColumns:
