@@ -201,6 +201,13 @@ def _start_missing(
         state = state.stopped(layout(settings, state.brokers).base_port)
     place = layout_of(settings, state)
     missing = [index for index, process in enumerate(living) if process is None]
+    # A starter that was killed between starting a broker and noting it leaves a stranger behind,
+    # which would fight the new broker for its folder.
+    known = {process.pid for process in living if process is not None}
+    strays = [process for process in find_brokers(place.folder) if process.pid not in known]
+    if strays:
+        report(f"stopping {len(strays)} broker(s) that an unfinished start left behind")
+        stop_processes(strays)
     check_ports(place, missing)
     check_disk(place.folder, DISK_FREE_MIN_MB, "HEADRACE_HOME")
     java = runtime(settings, report)

@@ -464,3 +464,17 @@ def test_three_brokers_survive_the_loss_of_one(laptop: Laptop) -> None:
     assert "starting 1 broker(s)" in err
     wait_until(lambda: report(laptop.settings)["healthy"], "all replicas to be back")
     assert sorted(consume(servers, "clicks", "reader", 2)) == [b"before", b"during"]
+
+
+def test_a_broker_that_was_started_but_not_noted_is_replaced(laptop: Laptop) -> None:
+    """As when the starter is killed in the moment between the two."""
+    laptop.headrace("up")
+    (stray,) = find_brokers(laptop.folder)
+    path = laptop.folder / "region.json"
+    content = json.loads(path.read_text())
+    content["processes"] = [None]
+    path.write_text(json.dumps(content))
+    laptop.headrace("up")
+    (broker,) = find_brokers(laptop.folder)
+    assert broker.pid != stray.pid
+    assert laptop.status(code=0)["healthy"]
