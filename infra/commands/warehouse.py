@@ -93,10 +93,10 @@ def migrate_command(check: bool, as_json: bool) -> None:
     applied: tuple[str, ...] = ()
     with open_engine(settings, "warehouse migrate") as (engine, _):
         if check:
-            drift = drift_of(engine)
+            drift = drift_of(engine, cluster=settings.warehouse_cluster)
         else:
             finish(engine, settings)
-            report = migrate(engine, settings.warehouse_days)
+            report = migrate(engine, settings.warehouse_days, cluster=settings.warehouse_cluster)
             applied, drift = report.applied, report.drift
     if as_json:
         click.echo(json.dumps({"applied": applied, "drift": drift}))

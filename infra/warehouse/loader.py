@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # A batch is one block, so one part a day and a month: bounds far above `sink.BATCH_ROWS_MAX`.
 _ONE_BLOCK: Final[Mapping[str, int]] = {
     "async_insert": 0,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "distributed_foreground_insert": 1,
     "max_threads": 1,
     "max_insert_threads": 1,
     "max_insert_block_size": 100_000_000,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from infra.warehouse.cluster import CLUSTER
 from schemas.errors import WarehouseError
 
 FOLDER: Final = Path(str(resources.files("infra"))) / "clickhouse"
@@ -70,11 +71,25 @@ def read_migrations(folder: Path = FOLDER) -> list[Migration]:
 def _read(path: Path) -> Migration:
     text = path.read_text(encoding="utf-8")
     return Migration(
-        int(path.name[:3]), path.name, hashlib.sha256(text.encode()).hexdigest(), _statements(text)
+        int(path.name[:3]),
+        path.name,
+        hashlib.sha256(text.encode()).hexdigest(),
+        statements_of(text),
     )
 
 
-def _statements(text: str) -> tuple[str, ...]:
+def cluster_migrations(cluster: str) -> list[Migration]:
+    """The migrations for a cluster of that name."""
+    return [
+        replace(
+            one,
+            statements=tuple(text.replace(CLUSTER, cluster) for text in one.statements),
+        )
+        for one in read_migrations(FOLDER / "cluster")
+    ]
+
+
+def statements_of(text: str) -> tuple[str, ...]:
     """Statements of a file: comments are whole lines, and a statement ends with its line's `;`."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     parts = ("\n".join(lines) + "\n").split(";\n")
@@ -82,14 +97,19 @@ def _statements(text: str) -> tuple[str, ...]:
 
 
 def migrate(
-    engine: Engine, days: int = 0, migrations: Sequence[Migration] | None = None
+    engine: Engine,
+    days: int = 0,
+    migrations: Sequence[Migration] | None = None,
+    *,
+    cluster: str = "",
 ) -> MigrationReport:
-    """Apply what is missing; rows older than `days` shall go, 0: none.
+    """Apply what is missing; rows older than `days` shall go, 0: none. `cluster`: all over it.
 
     Never changes or drops what an applied migration made: drift is reported and left alone. Raises
     `WarehouseError` where ClickHouse refuses a statement.
     """
-    migrations = read_migrations() if migrations is None else migrations
+    if migrations is None:
+        migrations = cluster_migrations(cluster) if cluster else read_migrations()
     engine.command(_BOOKS)
     drift, books = _drift(engine, migrations)
     applied = []
@@ -103,7 +123,7 @@ def migrate(
             {"version": one.version, "name": one.name, "sha": one.sha256},
         )
         applied.append(one.name)
-    _keep_days(engine, days)
+    _keep_days(engine, days, cluster)
     return MigrationReport(tuple(applied), tuple(name for name, _ in books.values()), tuple(drift))
 
 
@@ -117,9 +137,13 @@ def view_statements() -> tuple[str, ...]:
     )
 
 
-def drift_of(engine: Engine, migrations: Sequence[Migration] | None = None) -> tuple[str, ...]:
-    """What differs from the files, one sentence each; changes nothing."""
-    migrations = read_migrations() if migrations is None else migrations
+def drift_of(
+    engine: Engine, migrations: Sequence[Migration] | None = None, *, cluster: str = ""
+) -> tuple[str, ...]:
+    """What differs from the files, one sentence each; it only makes the empty books."""
+    if migrations is None:
+        migrations = cluster_migrations(cluster) if cluster else read_migrations()
+    engine.command(_BOOKS)
     drift, books = _drift(engine, migrations)
     return (
         *drift,
@@ -150,19 +174,21 @@ def _drift(
     return drift, books
 
 
-def _keep_days(engine: Engine, days: int) -> None:
+def _keep_days(engine: Engine, days: int, cluster: str) -> None:
     """Set each table's time to live, where it is another."""
     shown = dict(
         engine.rows(
             "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()"
         )
     )
-    for table in RECORD_TABLES:
-        if table in KEPT_FOR_EVER or table not in shown:
+    where = f" ON CLUSTER '{cluster}'" if cluster else ""
+    for name in RECORD_TABLES:
+        table = f"{name}_local" if cluster else name
+        if name in KEPT_FOR_EVER or table not in shown:
             continue
         wanted = f"toDateTime(kafka_time) + toIntervalDay({days})"
         if days and f"TTL {wanted}" not in shown[table]:
-            engine.command(f"ALTER TABLE {table} MODIFY TTL {wanted}")
-            engine.command(f"ALTER TABLE {table} MODIFY SETTING ttl_only_drop_parts = 1")
+            engine.command(f"ALTER TABLE {table}{where} MODIFY TTL {wanted}")
+            engine.command(f"ALTER TABLE {table}{where} MODIFY SETTING ttl_only_drop_parts = 1")
         elif not days and "\nTTL " in shown[table].replace(" TTL ", "\nTTL "):
-            engine.command(f"ALTER TABLE {table} REMOVE TTL")
+            engine.command(f"ALTER TABLE {table}{where} REMOVE TTL")

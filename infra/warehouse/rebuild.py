@@ -34,7 +34,7 @@ def rebuild(settings: Settings, bootstrap: str, stopped: Callable[[], bool]) -> 
         )
     with open_engine(settings, "warehouse rebuild") as (engine, ownership):
         finish(engine, settings)
-        migrate(engine, settings.warehouse_days)
+        migrate(engine, settings.warehouse_days, cluster=settings.warehouse_cluster)
         with answering(settings, engine, ownership), _fresh(settings, engine) as fresh:
             migrate(fresh, settings.warehouse_days)
             with reading(settings, bootstrap) as source:

@@ -38,7 +38,9 @@ def run_sink(
     """
     with open_engine(settings, "warehouse run") as (engine, ownership):
         finish(engine, settings)
-        for line in migrate(engine, settings.warehouse_days).drift:
+        for line in migrate(
+            engine, settings.warehouse_days, cluster=settings.warehouse_cluster
+        ).drift:
             log.warning("%s", line)
         with answering(settings, engine, ownership), reading(settings, bootstrap) as source:
             sink = make_sink(settings, engine, source, anew)

@@ -98,7 +98,7 @@ def check_reading(sql: str) -> None:
 
     Such a session cannot change tables, but it could write and read files. Raises `WarehouseError`.
     """
-    bare = _QUOTED.sub(" '' ", sql)
+    bare = _QUOTED.sub(lambda found: " '' " if found[0][0] in "'`\"" else " ", sql)
     words = bare.split(None, 1)
     first = words[0].upper().lstrip("(") if words else ""
     if first not in _QUESTIONS:
