@@ -8,15 +8,17 @@ becomes `file(...)`, since chdb takes no binary data with a query; one query at 
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -27,6 +29,8 @@ _INPUT = re.compile(r"input\((\'(?:[^\'\\]|\\.)*\')\)(.*) FORMAT Avro$", re.DOTA
 
 def handler(connection: Any, folder: Path, password: str) -> type[BaseHTTPRequestHandler]:
     """Answers queries with that password."""
+
+    turn = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -50,13 +54,13 @@ def handler(connection: Any, folder: Path, password: str) -> type[BaseHTTPReques
                 )
                 return
             try:
-                self.reply(200, self.run(given, body))
+                with turn:
+                    result = self.run(given, body)
+                self.reply(200, result)
             except Exception as error:
                 self.reply(500, f"{error}\n".encode())
 
         def credentials(self) -> str:
-            import base64
-
             scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
             if scheme == "Basic":
                 return ":" + base64.b64decode(encoded).decode().partition(":")[2]
@@ -113,7 +117,7 @@ def main() -> None:
 
     folder, port, password = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     connection = chdb.connect(str(folder))
-    HTTPServer(("127.0.0.1", port), handler(connection, folder, password)).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", port), handler(connection, folder, password)).serve_forever()
 
 
 if __name__ == "__main__":

@@ -88,6 +88,20 @@ class SinkProcess:
         assert self._process is not None
         return self._process.wait(timeout_s)
 
+    def stop(self) -> None:
+        """Kill it if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def wait_said(self, text: str, timeout_s: float = 60.0) -> None:
+        """Until its log has that text; fails with the log."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (self._log.read_text() if self._log.exists() else ""):
+            assert self._process is not None
+            assert self._process.poll() is None, self.log_tail()
+            assert time.monotonic() < deadline, f"no {text!r} in {timeout_s} s: {self.log_tail()}"
+            time.sleep(0.05)
+
     def log_tail(self) -> str:
         """The end of what it said."""
         return self._log.read_text()[-3000:] if self._log.exists() else ""

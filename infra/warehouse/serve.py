@@ -66,12 +66,12 @@ class Answers:
         self._password = password
 
     def allowed(self, user: str, password: str) -> bool:
-        """Whether these may ask; anybody may where no password is set."""
-        if not self._password:
+        """Whether these may ask."""
+        given = password.encode()
+        if hmac.compare_digest(given, self.key.encode()):
             return True
-        return (
-            hmac.compare_digest(password.encode(), self._password.encode()) and user == self._user
-        )
+        known = bool(self._password) and user == self._user
+        return known and hmac.compare_digest(given, self._password.encode())
 
     def answer(self, sql: str, parameters: dict[str, str], form: str) -> tuple[bytes, str]:
         """The result's bytes and its format. Raises `WarehouseError`."""
