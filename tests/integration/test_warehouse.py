@@ -329,3 +329,19 @@ def test_folders_that_are_none_and_topics_made_anew(shop: LocalKafka, tmp_path: 
     assert "cannot be used" in said
     said = fault_of(headrace(shop, "warehouse", "migrate", HEADRACE_WAREHOUSE_URL="ftp://x"))
     assert "is no http://host:port" in said
+
+
+def test_clickhouse_reads_the_topics_itself(shop: LocalKafka, tmp_path: Path) -> None:
+    sender = Shop(shop.bootstrap, 11)
+    sender.send(300)
+    sender.flush()
+    send(shop, CLICKS.name, b"poison", b"\0\0\0\0\1half")
+    program = Path(__file__).parents[1] / "kafka_engine.py"
+    done = subprocess.run(
+        [sys.executable, str(program), shop.bootstrap, str(tmp_path / "db"), "300", "300", "2"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    assert done.stdout.splitlines()[-1:] == ["fine"], done.stdout + done.stderr
